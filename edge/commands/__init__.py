@@ -1,0 +1,58 @@
+"""The commands. Each turns every failure that a user can cause into one line and an exit code."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+import click
+
+from edge.errors import EdgeError
+
+
+class OneLineCommand(click.Command):
+    """A command whose errors are one line each: `NAME: what, where, next command`.
+
+    Exit codes: 0 done, 1 runtime failure, 2 bad usage or bad input, 3 gate not met, 130 interrupted.
+    """
+
+    def main(self, *args: Any, **kwargs: Any) -> NoReturn:
+        """Run and leave the process with the exit code."""
+        name = self.name or "edge-run"
+        try:
+            code = super().main(*args, **(kwargs | {"standalone_mode": False, "prog_name": name}))
+            sys.exit(code if isinstance(code, int) else 0)
+        except EdgeError as error:
+            fail(name, str(error), error.exit_code)
+        except click.UsageError as error:
+            fail(name, f"{error.format_message().rstrip('.')}; see {name} --help", 2)
+        except click.ClickException as error:
+            fail(name, error.format_message(), 2)
+        except (KeyboardInterrupt, click.Abort):
+            fail(name, "interrupted", 130)
+        except BrokenPipeError:  # our reader went away, as head does
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            sys.exit(0)
+
+
+def fail(name: str, line: str, code: int) -> NoReturn:
+    """Say one line on standard error and exit."""
+    speaker(name)(line)
+    sys.exit(code)
+
+
+def speaker(name: str) -> Callable[[str], None]:
+    """A function that says one line on standard error at once, under the command's name."""
+
+    def say(text: str) -> None:
+        sys.stderr.write(f"{name}: {one_line(text)}\n")
+        sys.stderr.flush()
+
+    return say
+
+
+def one_line(text: str) -> str:
+    """The text on one line, without control characters: some of it comes from files and servers that we do not trust."""
+    return " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())

@@ -1,0 +1,247 @@
+"""edge-run: the camera loop."""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+import msgspec
+
+from edge import __version__
+from edge.bundle import DEFAULT_BUNDLE, open_bundle
+from edge.commands import OneLineCommand, speaker
+from edge.errors import EdgeError, UsageError
+from edge.events import utf8
+from edge.loop import run
+from edge.model import Model, open_model
+from edge.policies import POLICIES, LocalOnly
+from edge.protocols import Sink, Source
+from edge.sinks.jsonl import JsonlSink, ReaderGoneError
+from edge.sources import open_source
+from edge.summary import Summary, Tally, cpu_seconds, peak_rss_mb
+
+if TYPE_CHECKING:
+    from edge.offload import Offloader
+
+NAME = "edge-run"
+say = speaker(NAME)
+
+
+@click.command(NAME, cls=OneLineCommand, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.option("--camera", metavar="N", type=click.IntRange(0, 999), help="Read the V4L2 camera /dev/videoN.")
+@click.option("--source", metavar="URI", help="Read a video file, a picture, a folder of pictures, camera:N, or 'demo'.")
+@click.option(
+    "--model",
+    "model_path",
+    metavar="BUNDLE",
+    type=Path,
+    default=DEFAULT_BUNDLE,
+    help="Bundle folder or .edge file.  [default: the ImageNet classifier in the package]",
+)
+@click.option("--variant", metavar="NAME", help="Run this variant of the bundle and no other.")
+@click.option("--threads", type=click.IntRange(1, 64), help="Engine threads.  [default: the board's profile]")
+@click.option("--spin/--no-spin", default=None, help="Keep engine threads hot: faster, warmer.  [default: the board's profile]")
+@click.option(
+    "--events",
+    metavar="PATH|-",
+    help="Append events as JSON lines; '-' is standard output.  [default: '-' unless it is a terminal]",
+)
+@click.option("--video", metavar="PATH", help="Write an annotated video (.mp4, .avi, .mkv).")
+@click.option("--summary", "summary_path", metavar="PATH|-", help="Write the summary as JSON.")
+@click.option("--offload", metavar="URL", help="Ask this Open Inference Protocol v2 endpoint about uncertain frames.")
+@click.option(
+    "--policy", type=click.Choice(sorted(POLICIES)), default="threshold", show_default=True, help="Which frames are uncertain."
+)
+@click.option(
+    "--threshold",
+    type=click.FloatRange(0, 1),
+    default=0.5,
+    show_default=True,
+    help="The confidence below which a frame is offloaded.",
+)
+@click.option("--max-frames", type=click.IntRange(min=1), help="Stop after this many frames.")
+@click.version_option(__version__, prog_name=NAME)
+def main(
+    camera: int | None,
+    source: str | None,
+    model_path: Path,
+    variant: str | None,
+    threads: int | None,
+    spin: bool | None,
+    events: str | None,
+    video: str | None,
+    summary_path: str | None,
+    offload: str | None,
+    policy: str,
+    threshold: float,
+    max_frames: int | None,
+) -> int:
+    """Run a vision model on every frame of a camera or file, and ask the cloud about the uncertain ones.
+
+    Every frame gets a local answer as a JSON event. With --offload, a frame below --threshold is also sent to the
+    endpoint, and its answer follows as a second event with the same seq and revises: true. Ctrl-C or SIGTERM finishes
+    the frame, flushes what was written and prints the summary.
+    """
+    if (camera is None) == (source is None):
+        raise UsageError("give either --camera N or --source URI; 'edge-run --source demo' needs no camera")
+    if math.isnan(threshold):
+        raise UsageError("--threshold nan: expected a number from 0 to 1")
+    _check_not_the_input(source, events, video, summary_path)
+    with ExitStack() as stack:
+        frames = open_source(f"camera:{camera}" if source is None else source)
+        model = open_model(open_bundle(model_path), variant=variant, threads=threads, spin=spin, say=say)
+        stack.callback(model.engine.close)
+        offloader = _open_offloader(offload, model) if offload else None
+        if offloader is not None:
+            stack.callback(offloader.close)
+        stack.enter_context(frames)
+        sinks = _open_sinks(events, video, frames)
+        for sink in sinks:
+            stack.callback(sink.close)
+        running = f"{model.name} {model.variant.name} on {model.engine.name}, {model.engine.threads} threads"
+        say(f"{running}, reading {frames.name}; Ctrl-C ends it")
+        tally = Tally()
+        failure: EdgeError | None = None
+        ended = "the source ended"
+        with _stopping_on_signals(frames) as signals:
+            try:
+                limited = islice(frames, max_frames)  # None: all of them
+                for event in run(
+                    limited, model, POLICIES[policy](threshold) if offloader else LocalOnly(), offloader=offloader
+                ):
+                    for sink in sinks:
+                        sink.emit(event)
+                    tally.add(event)
+            except ReaderGoneError:
+                ended = "the reader of standard output went away"
+            except EdgeError as error:
+                failure, ended = error, "an error ended it"
+        if signals:
+            ended = f"ended by {signals[0]}"
+        elif failure is None and tally.frames == max_frames:
+            ended = "--max-frames reached"
+    summary = _summarize(tally, model, frames, offloader, sinks, ended)
+    _report(summary, summary_path)
+    if failure is not None:
+        raise failure
+    return 1 if summary.events_lost else 0
+
+
+def _check_not_the_input(source: str | None, *targets: str | None) -> None:
+    """Refuse to write over what is being read."""
+    for target in targets:
+        if source and target and os.path.exists(source) and os.path.exists(target) and os.path.samefile(source, target):
+            raise UsageError(f"{target} is the source itself; write to another file")
+
+
+def _open_offloader(url: str, model: Model) -> Offloader:
+    from edge.offload import Offloader  # only now: it brings an HTTP client
+
+    return Offloader(url, model.name, say=say)
+
+
+def _open_sinks(events: str | None, video: str | None, source: Source) -> list[Sink]:
+    sinks: list[Sink] = []
+    on_terminal = sys.stdout is not None and sys.stdout.isatty()
+    to_stdout = events == "-" or (events is None and sys.stdout is not None and not on_terminal)
+    if events is not None or to_stdout:
+        sinks.append(JsonlSink(events or "-", say))
+    if sys.stderr.isatty() and not (to_stdout and on_terminal):
+        from edge.sinks.status import StatusSink
+
+        sinks.append(StatusSink())
+    if video is not None:
+        from edge.sinks.video import VideoSink
+
+        sinks.append(VideoSink(video, source.fps))
+    return sinks
+
+
+@contextmanager
+def _stopping_on_signals(source: Source) -> Iterator[list[str]]:
+    """Stop the source at the first SIGINT or SIGTERM, and yield the list that then names it; a second one kills."""
+    received: list[str] = []
+
+    def stop(number: int, frame: object) -> None:
+        received.append(signal.Signals(number).name)
+        source.stop()
+        signal.signal(number, before[signal.Signals(number)])
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _summarize(
+    tally: Tally, model: Model, source: Source, offloader: Offloader | None, sinks: Sequence[Sink], ended: str
+) -> Summary:
+    return Summary(
+        source=utf8(source.name),
+        model=model.name,
+        variant=model.variant.name,
+        engine=model.engine.name,
+        threads=model.engine.threads,
+        frames=tally.frames,
+        seconds=round(tally.seconds, 3),
+        fps=round(tally.fps, 2),
+        dropped=source.dropped,
+        skipped=len(source.skipped),
+        offloaded=offloader.submitted if offloader else 0,
+        revised=tally.revised,
+        offload_failed=offloader.failed if offloader else 0,
+        events_lost=sum(sink.lost for sink in sinks),
+        latency_ms=tally.latencies(),
+        first_result_s=round(tally.first_result_s, 3),
+        cpu_seconds=round(cpu_seconds(), 3),
+        peak_rss_mb=round(peak_rss_mb(), 1),
+        ended=ended,
+    )
+
+
+def _report(summary: Summary, path: str | None) -> None:
+    """Say the summary in a few lines, and write it whole where it was asked for."""
+    if summary.frames:
+        _say_summary(summary)
+    if summary.events_lost:
+        say(f"{summary.events_lost} events could not be written and are lost")
+    if path is None:
+        return
+    data = msgspec.json.format(msgspec.json.encode(summary), indent=1) + b"\n"
+    try:
+        if path == "-" and sys.stdout is not None:
+            sys.stdout.buffer.write(data)
+            sys.stdout.flush()
+        else:
+            Path(path).write_bytes(data)
+    except OSError as error:
+        raise UsageError(f"--summary {path}: {error.strerror}; choose a file that can be written") from None
+
+
+def _say_summary(summary: Summary) -> None:
+    latency = summary.latency_ms
+    say(
+        f"{summary.frames} frames in {summary.seconds:.1f} s ({summary.fps:.1f} frames/s), "
+        f"{summary.dropped} dropped, {summary.skipped} skipped; {summary.ended}"
+    )
+    say(
+        f"latency p50 {latency.end_to_end.p50:.1f} ms, p99 {latency.end_to_end.p99:.1f} ms "
+        f"(p50 of infer {latency.infer.p50:.1f}, prepare {latency.prepare.p50:.1f}, decode {latency.decode.p50:.1f}); "
+        f"first result after {summary.first_result_s:.2f} s, cpu {summary.cpu_seconds:.1f} s, peak {summary.peak_rss_mb:.0f} MB"
+    )
+    if summary.offloaded:
+        say(f"offloaded {summary.offloaded}: {summary.revised} revised by the cloud, {summary.offload_failed} failed")
+
+
+if __name__ == "__main__":
+    main()

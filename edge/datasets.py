@@ -1,0 +1,118 @@
+"""Labelled pictures on disk, without torch: one loader for evaluation, calibration and training."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from edge.card import Label
+from edge.errors import DataError
+from edge.opencv import decode
+from edge.types import Frame, UInt8
+
+PICTURES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One labelled picture: its file, and the index of its class in the label list it was loaded against."""
+
+    path: Path
+    class_id: int
+
+
+def read_picture(path: Path) -> UInt8:
+    """Decode a picture file to BGR uint8 [h, w, 3]. Raises DataError when it is missing, truncated or no picture."""
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror or error}") from None
+    return decode_picture(raw, str(path))
+
+
+def decode_picture(raw: bytes, where: str) -> UInt8:
+    """Decode JPEG, PNG, ... bytes to BGR uint8 [h, w, 3], EXIF orientation applied. Raises DataError naming `where`."""
+    image = None if _cut_short(raw) else decode(raw)
+    if image is None:
+        raise DataError(f"{where}: not a readable picture, or one cut short ({len(raw)} bytes); remove or replace it")
+    return image
+
+
+def _cut_short(raw: bytes) -> bool:
+    """Whether PNG or JPEG bytes lack their end: libpng would complain aloud, and OpenCV fill a JPEG with grey in silence.
+
+    Walks a JPEG's segments (ITU T.81, B.1.1), because an EXIF thumbnail has an end marker of its own.
+    """
+    if raw.startswith(b"\x89PNG"):
+        return b"IEND" not in raw
+    if not raw.startswith(b"\xff\xd8"):
+        return False
+    at = 2
+    while at + 4 <= len(raw) and raw[at] == 0xFF:
+        if raw[at + 1] == 0xDA:  # start of scan: stuffed bytes keep markers out of what follows
+            return raw.find(b"\xff\xd9", at) < 0
+        at += 1 if raw[at + 1] == 0xFF else 2 + int.from_bytes(raw[at + 2 : at + 4], "big")
+    return True
+
+
+def picture_files(folder: Path) -> list[Path]:
+    """The picture files below `folder`, sorted by path; hidden files are left out."""
+    return sorted(
+        path
+        for path in folder.rglob("*")
+        if path.suffix.lower() in PICTURES and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    )
+
+
+def class_folders(folder: Path, labels: Sequence[Label]) -> list[Sample]:
+    """The pictures of a folder of class folders; a folder's name matches a label by its id or its name, case aside.
+
+    Raises DataError when the folder is missing, has no class folders, a name matches no label, or there is no picture.
+    """
+    if not os.path.isdir(folder):
+        raise DataError(f"{folder}: no such folder; give a folder of class folders of pictures")
+    names = [path for path in sorted(folder.iterdir()) if path.is_dir() and not path.name.startswith(".")]
+    if not names:
+        raise DataError(f"{folder}: has no class folders; expected {folder}/CLASS/PICTURE.jpg")
+    index = _label_index(labels)
+    unknown = [path.name for path in names if _key(path.name) not in index]
+    if unknown:
+        raise DataError(
+            f"{folder}: folder {unknown[0]!r} matches no label's id, nor the name of just one"
+            + (f", as do {len(unknown) - 1} others" if len(unknown) > 1 else "")
+            + f"; the labels are like {', '.join(label.id for label in labels[:3])}"
+        )
+    samples = [Sample(path, index[_key(name.name)]) for name in names for path in picture_files(name)]
+    if not samples:
+        raise DataError(f"{folder}: its class folders hold no pictures ({', '.join(sorted(PICTURES))})")
+    return samples
+
+
+def evaluation_split(folder: Path) -> Path:
+    """The part of a dataset to measure on: its `val` folder where it has one beside `train`, else all of it."""
+    return folder / "val" if os.path.isdir(folder / "val") and os.path.isdir(folder / "train") else folder
+
+
+def frames(samples: Iterable[Sample], bad: Callable[[str], None]) -> Iterator[tuple[Frame, int]]:
+    """Each sample as a Frame with its class; unreadable pictures are named to `bad` and left out."""
+    for sequence, sample in enumerate(samples):
+        try:
+            image = read_picture(sample.path)
+        except DataError as error:
+            bad(str(error))
+            continue
+        yield Frame(image, sequence, 0.0, str(sample.path.parent), name=sample.path.name), sample.class_id
+
+
+def _key(name: str) -> str:
+    return " ".join(name.replace("_", " ").split()).casefold()
+
+
+def _label_index(labels: Sequence[Label]) -> dict[str, int]:
+    """Label ids and names → index; a name that two labels share is left out, so that only their ids match."""
+    names = Counter(_key(label.name) for label in labels)
+    index = {_key(label.name): i for i, label in enumerate(labels) if names[_key(label.name)] == 1}
+    return index | {_key(label.id): i for i, label in enumerate(labels)}

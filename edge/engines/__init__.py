@@ -1,0 +1,53 @@
+"""Engines by name. Each heavy import sits inside the factory that needs it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.util import find_spec
+
+from edge.card import Variant
+from edge.errors import EngineError
+from edge.protocols import Engine
+
+EXTRAS = {"onnx": ("onnxruntime",), "tflite": ("ai_edge_litert", "tflite_runtime")}
+"""Engine → the packages that provide it, any one of which will do."""
+
+
+@dataclass(frozen=True, slots=True)
+class EngineOptions:
+    """How an engine runs: its threads, whether they spin between frames, and exact integer products on x86.
+
+    `exact` makes ONNX Runtime on x86 compute what ARM computes; variants with full 8-bit weights get it regardless.
+    """
+
+    threads: int = 1
+    spin: bool = False
+    exact: bool = False
+
+
+def _open_onnx(model: bytes, variant: Variant, options: EngineOptions) -> Engine:
+    from edge.engines.onnx import OnnxEngine
+
+    return OnnxEngine(model, variant, options)
+
+
+def _open_tflite(model: bytes, variant: Variant, options: EngineOptions) -> Engine:
+    from edge.engines.tflite import TfliteEngine
+
+    return TfliteEngine(model, variant, options)
+
+
+ENGINES: dict[str, Callable[[bytes, Variant, EngineOptions], Engine]] = {"onnx": _open_onnx, "tflite": _open_tflite}
+
+
+def installed(engine: str) -> bool:
+    """Whether a package that provides this engine is there; imports nothing."""
+    return any(find_spec(package) is not None for package in EXTRAS[engine])
+
+
+def open_engine(model: bytes, variant: Variant, options: EngineOptions) -> Engine:
+    """Load a variant's file into its engine. Raises EngineError when the engine is absent or refuses the model."""
+    if not installed(variant.engine):
+        raise EngineError(f"{variant.name} needs the {variant.engine} engine; pip install 'edge-run[{variant.engine}]'")
+    return ENGINES[variant.engine](model, variant, options)

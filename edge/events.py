@@ -1,0 +1,101 @@
+"""An event as one line of JSON, with a published schema."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from datetime import datetime, timezone
+from typing import Any, Literal
+
+import msgspec
+
+from edge.types import Event
+
+
+class DecisionRecord(msgspec.Struct, forbid_unknown_fields=True):
+    """What was decided, why, and on which confidence in [0, 1]."""
+
+    action: Literal["accept", "offload", "skip"]
+    reason: str
+    confidence: float
+
+
+class ClassRecord(msgspec.Struct, forbid_unknown_fields=True):
+    """One class and its calibrated probability."""
+
+    label: str
+    score: float
+
+
+class ResultRecord(msgspec.Struct, forbid_unknown_fields=True):
+    """The most probable classes, best first."""
+
+    classes: list[ClassRecord]
+
+
+class TimingsRecord(msgspec.Struct, forbid_unknown_fields=True):
+    """Milliseconds of each stage; a revising event repeats those of the local answer."""
+
+    capture: float
+    prepare: float
+    infer: float
+    decode: float
+
+
+class EventRecord(msgspec.Struct, forbid_unknown_fields=True):
+    """One line of `--events`. A line with `revises: true` is the cloud's later answer to the frame of the same `seq`."""
+
+    seq: int
+    source: str
+    file: str | None
+    captured_at: str
+    age_ms: float
+    model: str
+    variant: str
+    served_by: Literal["local", "cloud"]
+    decision: DecisionRecord
+    result: ResultRecord
+    timings_ms: TimingsRecord
+    revises: bool
+
+
+def event_record(event: Event, wall_clock: Callable[[], float] = time.time) -> EventRecord:
+    """The record of an event; `captured_at` is UTC by the clock at emission less the event's age."""
+    captured = datetime.fromtimestamp(wall_clock() - event.age_ms / 1e3, timezone.utc)
+    timings = event.timings
+    return EventRecord(
+        seq=event.frame.sequence,
+        source=utf8(event.frame.source),
+        file=None if event.frame.name is None else utf8(event.frame.name),
+        captured_at=captured.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        age_ms=round(event.age_ms, 3),
+        model=event.model,
+        variant=event.variant,
+        served_by=event.served_by,
+        decision=DecisionRecord(event.decision.action, event.decision.reason, round(event.decision.confidence, 6)),
+        result=ResultRecord(
+            [
+                ClassRecord(label, round(float(score), 6))
+                for label, score in zip(event.result.labels, event.result.scores, strict=True)
+            ]
+        ),
+        timings_ms=TimingsRecord(*(round(ms, 3) for ms in (timings.capture, timings.prepare, timings.infer, timings.decode))),
+        revises=event.revises,
+    )
+
+
+def utf8(text: str) -> str:
+    """The text with a question mark for what is no Unicode: file names are bytes, JSON is UTF-8."""
+    return text.encode("utf-8", "replace").decode()
+
+
+def encode_event(event: Event) -> bytes:
+    """One line of JSON, newline included."""
+    return msgspec.json.encode(event_record(event)) + b"\n"
+
+
+def event_schema() -> dict[str, Any]:
+    """The published JSON Schema of a line of `--events`."""
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "edge-run event"} | msgspec.json.schema(
+        EventRecord
+    )

@@ -1,0 +1,55 @@
+"""Pictures into model inputs and back: pure functions of arrays, the only resizing in the project."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from edge.card import InputGeometry
+from edge.types import Geometry, UInt8
+
+INTERPOLATIONS = {
+    "nearest": cv2.INTER_NEAREST,
+    "linear": cv2.INTER_LINEAR,
+    "cubic": cv2.INTER_CUBIC,
+    "area": cv2.INTER_AREA,
+}
+
+
+def crop_box(size_wh: tuple[int, int], target_wh: tuple[int, int], fraction: float) -> tuple[int, int, int, int]:
+    """The centred rectangle x, y, width, height of `target_wh`'s shape, `fraction` of the largest that fits."""
+    width, height = size_wh
+    scale = fraction * min(width / target_wh[0], height / target_wh[1])
+    crop_w = min(width, max(1, round(target_wh[0] * scale)))
+    crop_h = min(height, max(1, round(target_wh[1] * scale)))
+    return (width - crop_w) // 2, (height - crop_h) // 2, crop_w, crop_h
+
+
+def fit(image: UInt8, spec: InputGeometry) -> tuple[UInt8, Geometry]:
+    """Resize a BGR picture [h, w, 3] as `spec` says; the picture [spec.height, spec.width, 3] still BGR, and its geometry."""
+    if spec.resize == "letterbox":
+        return _letterbox(image, spec)
+    size_wh = (image.shape[1], image.shape[0])
+    x, y, width, height = 0, 0, *size_wh
+    if spec.resize == "crop":
+        x, y, width, height = crop_box(size_wh, (spec.width, spec.height), spec.crop_fraction)
+    scale = (spec.width / width, spec.height / height)
+    resized = _resize(image[y : y + height, x : x + width], (spec.width, spec.height), spec)
+    return resized, Geometry(scale, (-x * scale[0], -y * scale[1]), size_wh)
+
+
+def _letterbox(image: UInt8, spec: InputGeometry) -> tuple[UInt8, Geometry]:
+    height, width = image.shape[:2]
+    ratio = min(spec.width / width, spec.height / height)
+    new_w, new_h = max(1, round(width * ratio)), max(1, round(height * ratio))
+    left, top = (spec.width - new_w) // 2, (spec.height - new_h) // 2
+    canvas = np.full((spec.height, spec.width, 3), spec.pad_value, np.uint8)
+    canvas[top : top + new_h, left : left + new_w] = _resize(image, (new_w, new_h), spec)
+    return canvas, Geometry((new_w / width, new_h / height), (float(left), float(top)), (width, height))
+
+
+def _resize(image: UInt8, size_wh: tuple[int, int], spec: InputGeometry) -> UInt8:
+    if (image.shape[1], image.shape[0]) == size_wh:
+        return image
+    resized: UInt8 = cv2.resize(image, size_wh, interpolation=INTERPOLATIONS[spec.interpolation])  # type: ignore[assignment]
+    return resized

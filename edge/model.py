@@ -1,0 +1,95 @@
+"""A bundle made ready: the variant that suits this board, its engine, its task, and the golden check passed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from devices import Board, detect
+from edge.bundle import Bundle
+from edge.card import Variant
+from edge.engines import EngineOptions, open_engine
+from edge.errors import BundleError, EdgeError, EngineError
+from edge.protocols import Engine, Task
+from edge.tasks import TASKS
+from edge.types import Geometry, Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A variant that passed its golden check, ready for frames."""
+
+    name: str
+    variant: Variant
+    engine: Engine
+    task: Task
+
+
+def preference(variants: Sequence[Variant], machine: str) -> list[Variant]:
+    """Variants made for `machine` first, then those made for any, then the rest; card order within each."""
+
+    def rank(variant: Variant) -> int:
+        return 0 if machine in variant.machines else 1 if not variant.machines else 2
+
+    return sorted(variants, key=rank)
+
+
+def open_model(
+    bundle: Bundle,
+    *,
+    board: Board | None = None,
+    variant: str | None = None,
+    threads: int | None = None,
+    spin: bool | None = None,
+    exact: bool = False,
+    say: Callable[[str], None] = lambda line: None,
+) -> Model:
+    """Load the best variant that this machine can run and that agrees with its golden check.
+
+    A variant that cannot run or disagrees is passed over and the next is tried, with a line to `say` each time; when
+    `variant` names one, it alone is tried. Raises BundleError or EngineError when none is left.
+    """
+    board = board or detect()
+    options = EngineOptions(threads or board.threads, board.spin if spin is None else spin, exact)
+    candidates = [bundle.card.variant(variant)] if variant else preference(bundle.card.variants, board.machine)
+    refusals: list[EdgeError] = []
+    for candidate in candidates:
+        try:
+            return load_variant(bundle, candidate, options)
+        except (BundleError, EngineError) as error:
+            if variant:
+                raise
+            refusals.append(error)
+            say(f"variant {candidate.name} passed over: {error}")
+    worst = BundleError if any(isinstance(error, BundleError) for error in refusals) else EngineError
+    raise worst(f"{bundle.where}: no variant can run here; the first, {candidates[0].name}: {refusals[0]}")
+
+
+def load_variant(bundle: Bundle, variant: Variant, options: EngineOptions) -> Model:
+    """Open one variant and hold it to its golden check. Raises BundleError and EngineError."""
+    engine = open_engine(bundle.model_bytes(variant), variant, options)
+    try:
+        _golden_check(bundle, variant, engine)
+    except EdgeError:
+        engine.close()
+        raise
+    return Model(bundle.card.name, variant, engine, TASKS[bundle.card.task](bundle.card, variant))
+
+
+def _golden_check(bundle: Bundle, variant: Variant, engine: Engine) -> None:
+    picture, expected = bundle.golden(variant)
+    height, width = picture.shape[1:3]
+    outputs = engine.infer(Tensor(picture, Geometry((1.0, 1.0), (0.0, 0.0), (width, height))))
+    for role, want in expected.items():
+        got = outputs[role]
+        if got.shape != want.shape:
+            raise BundleError(f"{bundle.where}: {variant.name} gives {role} {got.shape}, its golden check has {want.shape}")
+        with np.errstate(invalid="ignore"):  # infinite outputs make it not a number, which is refused below
+            difference = float(np.abs(got - want).max(initial=0.0))
+        if not difference <= variant.tolerance:  # not finite is a disagreement, too
+            raise BundleError(
+                f"{bundle.where}: {variant.name} disagrees with its golden check on this machine: "
+                f"{role} differ by {difference:.4g}, tolerance {variant.tolerance:.4g}"
+            )

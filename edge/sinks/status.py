@@ -1,0 +1,38 @@
+"""One calm line on a terminal, rewritten in place."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+
+from edge.types import Event
+
+PERIOD_S = 0.2
+
+
+class StatusSink:
+    """Shows the newest result at most five times a second on standard error; for terminals only."""
+
+    def __init__(self) -> None:
+        self.lost = 0
+        self._shown_s = 0.0
+        self._revised = 0
+
+    def emit(self, event: Event) -> None:
+        """Rewrite the line when it is due."""
+        self._revised += event.revises
+        if event.emitted_s - self._shown_s < PERIOD_S:
+            return
+        self._shown_s = event.emitted_s
+        label = event.result.labels[0] if len(event.result) else "nothing"
+        line = (
+            f"frame {event.frame.sequence}  {label} {event.result.confidence:.0%}  {event.served_by}"
+            f"  {event.age_ms:.0f} ms  cloud answers {self._revised}"
+        )
+        sys.stderr.write(f"\r\x1b[K{line[: shutil.get_terminal_size().columns - 1]}")
+        sys.stderr.flush()
+
+    def close(self) -> None:
+        """Clear the line."""
+        sys.stderr.write("\r\x1b[K")
+        sys.stderr.flush()

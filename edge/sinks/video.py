@@ -1,0 +1,74 @@
+"""The frames with what was seen written on them, as a video file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+
+from edge.errors import UsageError
+from edge.types import Event, UInt8
+
+CODECS = {".mp4": "mp4v", ".avi": "MJPG", ".mkv": "mp4v"}
+FALLBACK_FPS = 15.0
+WHITE, AMBER, GREEN, SHADE = (255, 255, 255), (0, 191, 255), (120, 220, 120), (32, 32, 32)
+
+
+class VideoSink:
+    """Writes one annotated frame a local event; a cloud's late answer is shown on the frames that follow it."""
+
+    def __init__(self, target: str, fps: float | None) -> None:
+        self.lost = 0
+        self._path = Path(target)
+        self._fps = fps or FALLBACK_FPS
+        self._writer: cv2.VideoWriter | None = None
+        self._size_wh = (0, 0)
+        self._revision: Event | None = None
+        if self._path.suffix.lower() not in CODECS:
+            raise UsageError(f"--video {target}: give a name ending in {', '.join(CODECS)}")
+        try:
+            self._path.open("ab").close()
+        except OSError as error:
+            raise UsageError(f"--video {target}: {error.strerror}; choose a file that can be written") from None
+
+    def emit(self, event: Event) -> None:
+        """Annotate and write a frame."""
+        if event.revises:
+            self._revision = event
+            return
+        if self._writer is None:
+            self._size_wh = event.frame.size_wh
+            codec = cv2.VideoWriter.fourcc(*CODECS[self._path.suffix.lower()])
+            self._writer = cv2.VideoWriter(str(self._path), cv2.CAP_FFMPEG, codec, self._fps, self._size_wh)
+        if not self._writer.isOpened():
+            self.lost += 1
+            return
+        picture = event.frame.image
+        picture = picture.copy() if event.frame.size_wh == self._size_wh else cv2.resize(picture, self._size_wh)  # type: ignore[assignment]
+        self._writer.write(annotate(picture, event, self._revision))
+
+    def close(self) -> None:
+        """Finish the file."""
+        if self._writer is not None:
+            self._writer.release()
+
+
+def annotate(picture: UInt8, event: Event, revision: Event | None = None) -> UInt8:
+    """Write an event's best class and decision, and the newest answer of the cloud, into `picture` and return it."""
+    lines = [(f"{_best(event)}   {event.timings.infer:.1f} ms", WHITE)]
+    if event.decision.action == "offload":
+        lines[0] = (lines[0][0] + "   asking the cloud", AMBER)
+    if revision is not None:
+        lines.append((f"cloud, frame {revision.frame.sequence}: {_best(revision)}", GREEN))
+    scale = max(0.4, picture.shape[1] / 1100)
+    step = round(34 * scale)
+    bar = picture[: step * len(lines) + step // 3]
+    bar[:] = cv2.addWeighted(bar, 0.35, bar, 0.0, SHADE[0] * 0.65)
+    for row, (text, color) in enumerate(lines, start=1):
+        cv2.putText(picture, text, (step // 3, row * step - step // 6), cv2.FONT_HERSHEY_SIMPLEX, scale, color, 1, cv2.LINE_AA)
+    return picture
+
+
+def _best(event: Event) -> str:
+    label = event.result.labels[0] if len(event.result) else "nothing"
+    return f"{label} {event.result.confidence:.0%}".encode("ascii", "replace").decode()  # all that OpenCV's font has

@@ -1,0 +1,49 @@
+"""What every source shares: a name, a context, and being told to stop from elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from types import TracebackType
+from typing import TypeVar
+
+from edge.types import Frame
+
+Kind = TypeVar("Kind", bound="BaseSource")
+
+
+class BaseSource:
+    """Implements all of the Source seam but `frames`, which yields until it is done or `stopped` is set."""
+
+    live = False
+
+    def __init__(self, name: str, fps: float | None = None) -> None:
+        self.name = name
+        self.fps = fps
+        self.dropped = 0
+        self.skipped: list[str] = []
+        self.stopped = False
+
+    def __enter__(self: Kind) -> Kind:
+        self.open()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.stop()
+        self.close()
+
+    def __iter__(self) -> Iterator[Frame]:
+        return self.frames()
+
+    def stop(self) -> None:
+        """End the iteration soon, from any thread or signal handler: a flag, since a handler may not wait for a lock."""
+        self.stopped = True
+
+    def open(self) -> None:
+        """Take hold of the device or file. Raises SourceError."""
+
+    def close(self) -> None:
+        """Let go of it; may be called twice."""
+
+    def frames(self) -> Iterator[Frame]:
+        """Yield frames in order. Raises CaptureError or SourceError."""
+        raise NotImplementedError

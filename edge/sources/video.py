@@ -1,0 +1,66 @@
+"""A video file: every frame, in order, as fast as it is asked for."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+
+from edge.errors import CaptureError, SourceError
+from edge.opencv import open_capture
+from edge.sources.base import BaseSource
+from edge.types import Frame
+
+SLACK_FRAMES = 5
+"""Containers estimate their frame count; a shortfall beyond this and 2% is a damaged file."""
+
+
+class VideoSource(BaseSource):
+    """Frames of a video file; raises CaptureError at the end if the file promised clearly more than it held."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(str(path))
+        self._path = path
+        self._capture: cv2.VideoCapture | None = None
+
+    def open(self) -> None:
+        """Open the file and read its rate. Raises SourceError."""
+        if not self._path.is_file():
+            raise SourceError(f"{self._path}: not a file")
+        capture = open_capture(
+            str(self._path),
+            cv2.CAP_FFMPEG,
+            f"{self._path}: not a video that can be decoded; check it with ffprobe, or copy it again",
+        )
+        rate = capture.get(cv2.CAP_PROP_FPS)
+        self.fps = rate if 0 < rate < 1000 else None
+        self._capture = capture
+
+    def close(self) -> None:
+        """Release the decoder."""
+        if self._capture is not None:
+            self._capture.release()
+
+    def frames(self) -> Iterator[Frame]:
+        """Every frame. Raises CaptureError after the last one that could be decoded, if the file is cut short."""
+        assert self._capture is not None, "enter the source before iterating"
+        sequence = 0
+        while not self.stopped:
+            started_s = time.monotonic()
+            there, image = self._capture.read()
+            captured_s = time.monotonic()
+            if not there:
+                self._check_end(sequence)
+                return
+            yield Frame(image, sequence, captured_s, self.name, (captured_s - started_s) * 1e3)  # type: ignore[arg-type]
+            sequence += 1
+
+    def _check_end(self, decoded: int) -> None:
+        assert self._capture is not None
+        promised = int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT))
+        if decoded == 0 or decoded < min(promised - SLACK_FRAMES, promised * 0.98):
+            raise CaptureError(
+                f"{self._path}: ended after {decoded} of {promised} frames, so it is damaged or cut short; copy it again"
+            )

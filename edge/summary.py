@@ -1,0 +1,170 @@
+"""What a run did, counted in bounded memory however long it runs."""
+
+from __future__ import annotations
+
+import math
+import os
+import resource
+import sys
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from edge.types import Event
+
+STAGES = ("capture", "prepare", "infer", "decode")
+
+
+class Histogram:
+    """Durations in milliseconds in logarithmic bins of 2%: percentiles to 1%, from 1 µs to a day, in 10 kB."""
+
+    _BASE = math.log(1.02)
+    _BINS = 1300
+
+    def __init__(self) -> None:
+        self._counts = [0] * self._BINS
+        self.count = 0
+
+    def add(self, ms: float) -> None:
+        """Count one duration."""
+        position = int(math.log(max(ms, 1e-3) * 1e3) / self._BASE)
+        self._counts[min(position, self._BINS - 1)] += 1
+        self.count += 1
+
+    def percentile(self, percent: float) -> float:
+        """The duration in ms that `percent` of those added do not exceed; 0 when there are none."""
+        wanted = max(1, math.ceil(self.count * percent / 100))
+        seen = 0
+        for position, count in enumerate(self._counts):
+            seen += count
+            if count and seen >= wanted:
+                return math.exp((position + 0.5) * self._BASE) / 1e3
+        return 0.0
+
+
+class Percentiles(msgspec.Struct, frozen=True):
+    """Milliseconds."""
+
+    p50: float
+    p95: float
+    p99: float
+
+    @staticmethod
+    def of(histogram: Histogram) -> Percentiles:
+        """The three percentiles of a histogram, to the microsecond."""
+        return Percentiles(*(round(histogram.percentile(percent), 3) for percent in (50, 95, 99)))
+
+
+class Latencies(msgspec.Struct, frozen=True):
+    """From capture to event, and by stage."""
+
+    end_to_end: Percentiles
+    capture: Percentiles
+    prepare: Percentiles
+    infer: Percentiles
+    decode: Percentiles
+
+
+class Summary(msgspec.Struct, frozen=True):
+    """What `--summary` writes. `seconds` run from the first capture to the last event.
+
+    `fps` is n - 1 frames over the time between the first event and the last, so start-up is not in it.
+
+    `dropped` frames were replaced by newer ones, `skipped` ones could not be read, `offloaded` were sent to the
+    endpoint, `revised` came back in time, `offload_failed` did not, and `events_lost` could not be written.
+    """
+
+    source: str
+    model: str
+    variant: str
+    engine: str
+    threads: int
+    frames: int
+    seconds: float
+    fps: float
+    dropped: int
+    skipped: int
+    offloaded: int
+    revised: int
+    offload_failed: int
+    events_lost: int
+    latency_ms: Latencies
+    first_result_s: float
+    cpu_seconds: float
+    peak_rss_mb: float
+    ended: str
+
+
+@dataclass(slots=True)
+class Tally:
+    """The running counts behind a Summary."""
+
+    frames: int = 0
+    revised: int = 0
+    first_result_s: float = 0.0
+    started_s: float = 0.0
+    first_s: float = 0.0
+    last_s: float = 0.0
+    end_to_end: Histogram = field(default_factory=Histogram)
+    stages: dict[str, Histogram] = field(default_factory=lambda: {stage: Histogram() for stage in STAGES})
+
+    def add(self, event: Event) -> None:
+        """Count one event."""
+        if event.revises:
+            self.revised += 1
+            return
+        if self.frames == 0:
+            self.started_s = event.frame.captured_s - event.frame.capture_ms / 1e3
+            self.first_s = event.emitted_s
+            self.first_result_s = process_age_s()
+        self.frames += 1
+        self.last_s = event.emitted_s
+        self.end_to_end.add(event.age_ms)
+        for stage in STAGES:
+            self.stages[stage].add(getattr(event.timings, stage))
+
+    @property
+    def seconds(self) -> float:
+        """From the start of the first capture to the last event."""
+        return self.last_s - self.started_s
+
+    @property
+    def fps(self) -> float:
+        """Frames per second between the first event and the last; 0 for fewer than two."""
+        between_s = self.last_s - self.first_s
+        return (self.frames - 1) / between_s if between_s > 0 else 0.0
+
+    def latencies(self) -> Latencies:
+        """The percentiles so far."""
+        return Latencies(Percentiles.of(self.end_to_end), *(Percentiles.of(self.stages[stage]) for stage in STAGES))
+
+
+def process_age_s() -> float:
+    """Seconds since this process was started, by the kernel's account; 0 where it keeps none."""
+    try:
+        with open("/proc/self/stat", "rb") as file:
+            started_ticks = int(file.read().rpartition(b")")[2].split()[19])
+        return time.clock_gettime(time.CLOCK_BOOTTIME) - started_ticks / os.sysconf("SC_CLK_TCK")
+    except (OSError, AttributeError, IndexError, ValueError):
+        return 0.0
+
+
+def cpu_seconds() -> float:
+    """User and system time of this process so far."""
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    return usage.ru_utime + usage.ru_stime
+
+
+def peak_rss_mb() -> float:
+    """The most memory this process has held, in MB of 2^20 bytes."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (1 << 20 if sys.platform == "darwin" else 1 << 10)
+
+
+def summary_schema() -> dict[str, Any]:
+    """The published JSON Schema of `--summary`."""
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "edge-run summary"} | msgspec.json.schema(
+        Summary
+    )

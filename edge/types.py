@@ -1,0 +1,138 @@
+"""The values that flow through the loop, one frozen dataclass a hop.
+
+Frame → Tensor → Outputs → Classes → Decision → Event
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+UInt8: TypeAlias = npt.NDArray[np.uint8]
+Float32: TypeAlias = npt.NDArray[np.float32]
+Int64: TypeAlias = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Frame:
+    """One picture from a source: `image` is uint8 BGR [height, width, 3], `captured_s` is on the monotonic clock.
+
+    Nobody writes into `image`. `capture_ms` is how long reading and decoding took. `name` is the file it came from,
+    when it came from one.
+    """
+
+    image: UInt8
+    sequence: int
+    captured_s: float
+    source: str
+    capture_ms: float = 0.0
+    name: str | None = None
+
+    @property
+    def size_wh(self) -> tuple[int, int]:
+        """Width and height in pixels."""
+        return self.image.shape[1], self.image.shape[0]
+
+
+@dataclass(frozen=True, slots=True)
+class Geometry:
+    """The affine map from original to model pixels, per axis: model = original * scale + offset."""
+
+    scale_xy: tuple[float, float]
+    offset_xy: tuple[float, float]
+    original_wh: tuple[int, int]
+
+    def to_original(self, boxes_xyxy: Float32) -> Float32:
+        """Boxes [n, 4] in model pixels, mapped back to original pixels and clipped to the picture."""
+        scale = np.array(self.scale_xy * 2, np.float32)
+        offset = np.array(self.offset_xy * 2, np.float32)
+        limit = np.array(self.original_wh * 2, np.float32)
+        original: Float32 = np.clip((boxes_xyxy - offset) / scale, 0, limit).astype(np.float32)
+        return original
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Tensor:
+    """What an engine is fed, uint8 [1, height, width, 3] in the card's colour order, and the geometry that undoes it."""
+
+    data: UInt8
+    geometry: Geometry
+
+
+Outputs: TypeAlias = Mapping[str, Float32]
+"""An engine's answer: output name → float32 array, owned by whoever receives it."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Classes:
+    """The k most probable classes, best first: `class_ids` int64 [k], `scores` calibrated probability float32 [k]."""
+
+    class_ids: Int64
+    scores: Float32
+    labels: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        if not len(self.class_ids) == len(self.scores) == len(self.labels):
+            raise ValueError(
+                f"expected as many ids, scores and labels, got {len(self.class_ids)}, {len(self.scores)}, {len(self.labels)}"
+            )
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def confidence(self) -> float:
+        """The best score in [0, 1]; 0 when there is no class."""
+        return float(self.scores[0]) if len(self.scores) else 0.0
+
+
+Result: TypeAlias = Classes
+Action: TypeAlias = Literal["accept", "offload", "skip"]
+ServedBy: TypeAlias = Literal["local", "cloud"]
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What to do with a result and why; `confidence` in [0, 1] is what the decision looked at."""
+
+    action: Action
+    reason: str
+    confidence: float
+
+
+@dataclass(frozen=True, slots=True)
+class Timings:
+    """Milliseconds that each stage took for one frame."""
+
+    capture: float = 0.0
+    prepare: float = 0.0
+    infer: float = 0.0
+    decode: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Event:
+    """A frame's identity, its result, the decision, who served it and how long each stage took.
+
+    `emitted_s` is on the monotonic clock like `frame.captured_s`, so `age_ms` is the end-to-end latency. `revises`
+    marks a late answer from the cloud to a frame that already has an event.
+    """
+
+    frame: Frame
+    result: Result
+    decision: Decision
+    model: str
+    variant: str
+    emitted_s: float
+    served_by: ServedBy = "local"
+    timings: Timings = field(default_factory=Timings)
+    revises: bool = False
+
+    @property
+    def age_ms(self) -> float:
+        """Milliseconds from capture to this event."""
+        return (self.emitted_s - self.frame.captured_s) * 1e3
