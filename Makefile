@@ -1,0 +1,64 @@
+# Everything runs in .venv. The device's needs and the developer's are two stamps, so `make demo` installs no torch.
+PYTHON ?= python3
+EDGE_DATA ?= ../shared/data
+PIP = .venv/bin/pip install --quiet --disable-pip-version-check
+export EDGE_DATA
+
+.PHONY: help demo test lint format quantize default-model docs bench wheel test-integration camera arm64 clean
+
+help:  ## this list
+	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
+
+.venv/bin/python:
+	$(PYTHON) -m venv .venv
+
+.venv/device: pyproject.toml constraints.txt | .venv/bin/python
+	@echo "installing what a device and its endpoint need ..."
+	$(PIP) -c constraints.txt -e '.[onnx,cloud]'
+	@touch $@
+
+.venv/dev: pyproject.toml constraints.txt | .venv/bin/python
+	@echo "installing everything for developers, torch among it: two to four minutes ..."
+	$(PIP) -c constraints.txt -e '.[dev]'
+	@touch $@ .venv/device
+
+demo: .venv/device  ## the whole path in under a minute: endpoint, loop, offload, annotated video
+	.venv/bin/python docs/demo.py
+
+test: .venv/dev  ## all tests that need no network and nothing from apt
+	.venv/bin/python -m pytest -q -m "not integration and not camera and not arm64"
+
+lint: .venv/dev  ## ruff, mypy, import contracts
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+	.venv/bin/lint-imports
+
+format: .venv/dev  ## put the code in its one format
+	.venv/bin/ruff check --fix .
+	.venv/bin/ruff format .
+
+quantize: .venv/dev  ## EfficientNet-Lite0 to build/efficientnet-lite0.edge, every variant, measured and verified
+	.venv/bin/edge-quantize efficientnet-lite0 --data $(EDGE_DATA)/imagenette --out build/efficientnet-lite0.edge
+	.venv/bin/edge-eval --model build/efficientnet-lite0.edge --data $(EDGE_DATA)/imagenette --exact
+
+docs: .venv/dev  ## the generated parts of docs/
+	.venv/bin/python docs/generate.py
+
+bench: .venv/dev  ## edge-run against a hand-written loop, in pairs
+	.venv/bin/python benchmarks/loop.py
+
+wheel: .venv/dev  ## dist/*.whl, the default bundle in it
+	.venv/bin/python -m build --quiet --wheel
+
+test-integration: .venv/dev  ## the wheel in fresh environments; needs the package index
+	.venv/bin/python -m pytest -q -m integration
+
+camera: .venv/dev  ## edge-run --camera 0 on a real V4L2 device in a virtual machine; root, apt, 4 minutes
+	tests/camera/vm.sh .venv/bin/python -m pytest -q -m camera tests/camera
+
+arm64: .venv/dev  ## the wheel on emulated ARM boards against x86; root, apt, 3 minutes
+	.venv/bin/python -m pytest -q -m arm64 tests/arm64
+
+clean:  ## all that was made here
+	rm -rf .venv build dist out *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
