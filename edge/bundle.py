@@ -65,6 +65,8 @@ class Bundle:
                     raise BundleError(f"{self.where}: {golden.file} unpacks to more than {GOLDEN_LIMIT_BYTES} bytes")
             with np.load(io.BytesIO(raw), allow_pickle=False) as arrays:
                 picture = arrays["input"]
+                if not isinstance(picture, np.ndarray):
+                    raise ValueError("its input is no array")
                 expected: dict[str, Float32] = {role: _floats(arrays[f"{variant.name}/{role}"]) for role in variant.outputs}
         except BundleError:
             raise
@@ -178,7 +180,9 @@ class _Zip:
         raise BundleError(f"{self._where}: entry {name!r} {problem}; rebuild the bundle with edge-quantize")
 
 
-def _floats(array: npt.NDArray[np.generic]) -> Float32:
+def _floats(array: object) -> Float32:
+    if not isinstance(array, np.ndarray):
+        raise ValueError("an expected output is no array")
     if array.dtype.kind != "f":
         raise ValueError(f"an array of {array.dtype}")
     return array.astype(np.float32)
@@ -223,7 +227,7 @@ def write_bundle(path: str | Path, card: Card, files: Mapping[str, bytes]) -> No
     named = {card.golden.file, *(variant.file for variant in card.variants)}
     if stray := set(files) - named - COMPANIONS:
         raise BundleError(f"{path}: {min(stray)} is not named by the card")
-    contents = {CARD_FILE: encode_card(card)} | dict(files)
+    contents = {CARD_FILE: encode_card(card)} | dict(sorted(files.items()))
     decode_card(contents[CARD_FILE], str(path))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

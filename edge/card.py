@@ -14,8 +14,8 @@ from edge.errors import BundleError
 
 SCHEMA_VERSION = 1
 
-Name = Annotated[str, Meta(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
-Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
+Name = Annotated[str, Meta(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*(?![\s\S])")]
+Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}(?![\s\S])")]
 Pixels = Annotated[int, Meta(ge=1, le=8192)]
 Fraction = Annotated[float, Meta(gt=0.0, le=1.0)]
 Positive = Annotated[float, Meta(gt=0.0)]
@@ -149,7 +149,7 @@ def decode_card(raw: bytes, where: str) -> Card:
         version = msgspec.json.decode(raw, type=_Version).schema_version
         if version != SCHEMA_VERSION and version is not None:
             raise BundleError(
-                f"{where}: card.json has schema version {version!r}, this edge-run reads {SCHEMA_VERSION}; "
+                f"{where}: card.json has schema version {version!r:.40}, this edge-run reads {SCHEMA_VERSION}; "
                 "upgrade edge-run or rebuild the bundle with edge-quantize"
             )
         if version is None:

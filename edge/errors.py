@@ -15,10 +15,22 @@ EdgeError                 exit 1   something failed while running
 from __future__ import annotations
 
 
+LONGEST_LINE = 600
+
+
+def one_line(text: str) -> str:
+    """The text on one line of bounded length, without control characters: parts of it come from files and servers."""
+    line = " ".join("".join(letter if letter.isprintable() else " " for letter in text[: 4 * LONGEST_LINE]).split())
+    return line if len(line) <= LONGEST_LINE else line[: LONGEST_LINE - 3] + "..."
+
+
 class EdgeError(Exception):
-    """A failure with a message for the person at the terminal; `exit_code` is what a command returns for it."""
+    """A failure with one line for the person at the terminal; `exit_code` is what a command returns for it."""
 
     exit_code = 1
+
+    def __init__(self, line: str) -> None:
+        super().__init__(one_line(line))
 
 
 class UsageError(EdgeError):

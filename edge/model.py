@@ -10,7 +10,7 @@ import numpy as np
 from devices import Board, detect
 from edge.bundle import Bundle
 from edge.card import Variant
-from edge.engines import EngineOptions, open_engine
+from edge.engines import EngineOptions, installed, open_engine
 from edge.errors import BundleError, EdgeError, EngineError
 from edge.protocols import Engine, Task
 from edge.tasks import TASKS
@@ -48,19 +48,24 @@ def open_model(
 ) -> Model:
     """Load the best variant that this machine can run and that agrees with its golden check.
 
-    A variant that cannot run or disagrees is passed over and the next is tried, with a line to `say` each time; when
-    `variant` names one, it alone is tried. Raises BundleError or EngineError when none is left.
+    Of the variants whose engine is installed, one that cannot run or disagrees is passed over and the next is tried,
+    with a line to `say` each time; when `variant` names one, it alone is tried. Raises BundleError or EngineError when
+    none is left.
     """
     board = board or detect()
     options = EngineOptions(threads or board.threads, board.spin if spin is None else spin, exact)
-    candidates = [bundle.card.variant(variant)] if variant else preference(bundle.card.variants, board.machine)
+    if variant:
+        return load_variant(bundle, bundle.card.variant(variant), options)
+    here = [candidate for candidate in bundle.card.variants if installed(candidate.engine)]
+    if not here:
+        engines = " or ".join(sorted({f"'edge-run[{candidate.engine}]'" for candidate in bundle.card.variants}))
+        raise EngineError(f"{bundle.where}: no engine for any of its variants is installed; pip install {engines}")
+    candidates = preference(here, board.machine)
     refusals: list[EdgeError] = []
     for candidate in candidates:
         try:
             return load_variant(bundle, candidate, options)
         except (BundleError, EngineError) as error:
-            if variant:
-                raise
             refusals.append(error)
             say(f"variant {candidate.name} passed over: {error}")
     worst = BundleError if any(isinstance(error, BundleError) for error in refusals) else EngineError

@@ -91,7 +91,8 @@ class Offloader:
         with self._wake:
             while (self._waiting or self._busy) and (left := deadline_s - time.monotonic()) > 0:
                 self._wake.wait(left)
-            self.failed += len(self._waiting) + self._busy
+            if not self._closing:  # else they have been counted
+                self.failed += len(self._waiting) + self._busy
             self._waiting.clear()
             self._closing = True
             self._wake.notify()
@@ -176,7 +177,13 @@ class Offloader:
     def _request(self, method: str, path: str, body: bytes | None, headers: dict[str, str]) -> tuple[bytes, dict[str, str]]:
         try:
             response = self._http.request(
-                method, self._root + path, body=body, headers=headers, preload_content=False, decode_content=False
+                method,
+                self._root + path,
+                body=body,
+                headers=headers,
+                redirect=False,
+                preload_content=False,
+                decode_content=False,
             )
             data = self._read(response)
         except urllib3.exceptions.HTTPError as error:

@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 
 import click
 
-from edge.errors import EdgeError
+from edge.errors import EdgeError, one_line
 
 
 class OneLineCommand(click.Command):
@@ -51,8 +51,3 @@ def speaker(name: str) -> Callable[[str], None]:
         sys.stderr.flush()
 
     return say
-
-
-def one_line(text: str) -> str:
-    """The text on one line, without control characters: some of it comes from files and servers that we do not trust."""
-    return " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())

@@ -27,6 +27,7 @@ from edge.protocols import Sink, Source
 from edge.sinks.jsonl import JsonlSink, ReaderGoneError
 from edge.sources import open_source
 from edge.summary import Summary, Tally, cpu_seconds, peak_rss_mb
+from edge.types import Event
 
 if TYPE_CHECKING:
     from edge.offload import Offloader
@@ -109,30 +110,39 @@ def main(
         running = f"{model.name} {model.variant.name} on {model.engine.name}, {model.engine.threads} threads"
         say(f"{running}, reading {frames.name}; Ctrl-C ends it")
         tally = Tally()
-        failure: EdgeError | None = None
-        ended = "the source ended"
-        with _stopping_on_signals(frames) as signals:
-            try:
-                limited = islice(frames, max_frames)  # None: all of them
-                for event in run(
-                    limited, model, POLICIES[policy](threshold) if offloader else LocalOnly(), offloader=offloader
-                ):
-                    for sink in sinks:
-                        sink.emit(event)
-                    tally.add(event)
-            except ReaderGoneError:
-                ended = "the reader of standard output went away"
-            except EdgeError as error:
-                failure, ended = error, "an error ended it"
-        if signals:
-            ended = f"ended by {signals[0]}"
-        elif failure is None and tally.frames == max_frames:
+        chosen = POLICIES[policy](threshold) if offloader else LocalOnly()
+        limited = islice(frames, max_frames)  # None: all of them
+        ended, failure = _pump(frames, run(limited, model, chosen, offloader=offloader), sinks, tally)
+        if failure is None and tally.frames == max_frames:
             ended = "--max-frames reached"
     summary = _summarize(tally, model, frames, offloader, sinks, ended)
     _report(summary, summary_path)
     if failure is not None:
         raise failure
     return 1 if summary.events_lost else 0
+
+
+def _pump(source: Source, events: Iterator[Event], sinks: Sequence[Sink], tally: Tally) -> tuple[str, EdgeError | None]:
+    """Give every event to every sink until the source ends, a signal comes or something fails; how it ended."""
+    said = 0
+    failure: EdgeError | None = None
+    ended = "the source ended"
+    with _stopping_on_signals(source) as signals:
+        try:
+            for event in events:
+                for sink in sinks:
+                    sink.emit(event)
+                tally.add(event)
+                for line in source.skipped[said:]:
+                    say(f"skipped {line}")
+                said = len(source.skipped)
+        except ReaderGoneError:
+            ended = "the reader of standard output went away"
+        except EdgeError as error:
+            ended, failure = "an error ended it", error
+    for line in source.skipped[said:] if failure is None else []:
+        say(f"skipped {line}")
+    return (f"ended by {signals[0]}" if signals else ended), failure
 
 
 def _check_not_the_input(source: str | None, *targets: str | None) -> None:
