@@ -48,8 +48,8 @@ docs: .venv/dev  ## the generated parts of docs/
 bench: .venv/dev  ## edge-run against a hand-written loop, in pairs
 	.venv/bin/python benchmarks/loop.py
 
-wheel: .venv/dev  ## dist/*.whl, the default bundle in it
-	.venv/bin/python -m build --quiet --wheel
+wheel: .venv/dev  ## dist/: source archive and wheel, the default bundle in it
+	.venv/bin/python -m build --quiet  # the wheel from the source archive, so that nothing stale in build/ gets in
 
 test-integration: .venv/dev  ## the wheel in fresh environments; needs the package index
 	.venv/bin/python -m pytest -q -m integration

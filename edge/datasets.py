@@ -10,8 +10,8 @@ from pathlib import Path
 
 from edge.card import Label
 from edge.errors import DataError
-from edge.opencv import decode
-from edge.types import Frame, UInt8
+from edge.pictures import read_picture
+from edge.types import Frame
 
 PICTURES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
 
@@ -24,46 +24,14 @@ class Sample:
     class_id: int
 
 
-def read_picture(path: Path) -> UInt8:
-    """Decode a picture file to BGR uint8 [h, w, 3]. Raises DataError when it is missing, truncated or no picture."""
-    try:
-        raw = path.read_bytes()
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror or error}") from None
-    return decode_picture(raw, str(path))
-
-
-def decode_picture(raw: bytes, where: str) -> UInt8:
-    """Decode JPEG, PNG, ... bytes to BGR uint8 [h, w, 3], EXIF orientation applied. Raises DataError naming `where`."""
-    image = None if _cut_short(raw) else decode(raw)
-    if image is None:
-        raise DataError(f"{where}: not a readable picture, or one cut short ({len(raw)} bytes); remove or replace it")
-    return image
-
-
-def _cut_short(raw: bytes) -> bool:
-    """Whether PNG or JPEG bytes lack their end: libpng would complain aloud, and OpenCV fill a JPEG with grey in silence.
-
-    Walks a JPEG's segments (ITU T.81, B.1.1), because an EXIF thumbnail has an end marker of its own.
-    """
-    if raw.startswith(b"\x89PNG"):
-        return b"IEND" not in raw
-    if not raw.startswith(b"\xff\xd8"):
-        return False
-    at = 2
-    while at + 4 <= len(raw) and raw[at] == 0xFF:
-        if raw[at + 1] == 0xDA:  # start of scan: stuffed bytes keep markers out of what follows
-            return raw.find(b"\xff\xd9", at) < 0
-        at += 1 if raw[at + 1] == 0xFF else 2 + int.from_bytes(raw[at + 2 : at + 4], "big")
-    return True
-
-
 def picture_files(folder: Path) -> list[Path]:
     """The picture files below `folder`, sorted by path; hidden files are left out."""
     return sorted(
         path
         for path in folder.rglob("*")
-        if path.suffix.lower() in PICTURES and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+        if path.suffix.lower() in PICTURES
+        and path.is_file()
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
     )
 
 

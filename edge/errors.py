@@ -9,11 +9,11 @@ EdgeError                 exit 1   something failed while running
 ├── EngineError           exit 1   an engine that refuses a model or fails on a frame
 ├── CaptureError          exit 1   a source that was delivering and stopped
 ├── OffloadError          exit 1   an endpoint that did not answer as asked
+├── ProtocolError         exit 1   (edge.oip) a message that is not as the Open Inference Protocol says
 └── GateError             exit 3   a measured figure that misses what was demanded
 """
 
 from __future__ import annotations
-
 
 LONGEST_LINE = 600
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import cv2
 
 from edge.errors import UsageError
+from edge.opencv import check_name
 from edge.types import Event, UInt8
 
 CODECS = {".mp4": "mp4v", ".avi": "MJPG", ".mkv": "mp4v"}
@@ -26,6 +27,7 @@ class VideoSink:
         self._revision: Event | None = None
         if self._path.suffix.lower() not in CODECS:
             raise UsageError(f"--video {target}: give a name ending in {', '.join(CODECS)}")
+        check_name(target)
         try:
             self._path.open("ab").close()
         except OSError as error:

@@ -10,7 +10,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from edge.datasets import read_picture
+from edge.pictures import read_picture
 from edge.sources.base import BaseSource
 from edge.types import Frame, UInt8
 

@@ -6,8 +6,9 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from edge.datasets import picture_files, read_picture
+from edge.datasets import picture_files
 from edge.errors import DataError, SourceError
+from edge.pictures import read_picture
 from edge.sources.base import BaseSource
 from edge.types import Frame
 

@@ -21,10 +21,7 @@ def softmax(logits: Float32, temperature: float) -> Float32:
 
 def best_k(scores: Float32, k: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
     """Indices of the k largest scores, best first; ties in index order."""
-    k = min(k, len(scores))
-    candidates = np.argpartition(-scores, k - 1)[:k] if k < len(scores) else np.arange(len(scores))
-    order = np.lexsort((candidates, -scores[candidates]))
-    return candidates[order].astype(np.int64)
+    return np.argsort(-scores, kind="stable")[:k].astype(np.int64)
 
 
 class Classify:

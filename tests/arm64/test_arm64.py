@@ -43,7 +43,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An arm64 root with a wheel of this tree."""
     wheels = tmp_path_factory.mktemp("wheel")
     subprocess.run(
-        [sys.executable, "-m", "build", "--wheel", "--outdir", wheels, REPOSITORY], check=True, stdout=subprocess.DEVNULL
+        [sys.executable, "-m", "build", "--outdir", wheels, REPOSITORY], check=True, stdout=subprocess.DEVNULL
     )
     folder = CACHE / "arm64-root"
     folder.parent.mkdir(parents=True, exist_ok=True)

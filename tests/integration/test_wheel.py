@@ -18,7 +18,7 @@ REPOSITORY = Path(__file__).parents[2]
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("wheel")
     subprocess.run(
-        [sys.executable, "-m", "build", "--wheel", "--outdir", folder, REPOSITORY], check=True, stdout=subprocess.DEVNULL
+        [sys.executable, "-m", "build", "--outdir", folder, REPOSITORY], check=True, stdout=subprocess.DEVNULL
     )
     return next(folder.glob("*.whl"))
 

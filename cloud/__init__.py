@@ -1,0 +1,1 @@
+"""The endpoint: the Open Inference Protocol v2 over a bundle."""

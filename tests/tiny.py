@@ -1,0 +1,103 @@
+"""A tiny classifier bundle of random weights, for tests that need a real model but not a good one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from edge.bundle import pack_golden, sha256, write_bundle
+from edge.card import Card, Golden, InputGeometry, Label, Provenance, TensorInput, Variant
+from edge.engines import EngineOptions, open_engine
+from edge.types import Geometry, Tensor
+
+MACHINES = {"arm": ("aarch64", "armv7l"), "x86": ("x86_64",)}
+"""A variant's last word → the machines it is made for; none: any."""
+
+
+def tiny_onnx(*, classes: int = 10, size: int = 32, seed: int = 0) -> bytes:
+    """An ONNX model: `image` uint8 [1, size, size, 3] → global average → `logits` float32 [1, classes]; the same every time."""
+    rng = np.random.default_rng(seed)
+    # the means of pictures differ little, so the weights are large enough for confidences that differ
+    weights = rng.normal(0, 8, (3, classes)).astype(np.float32)
+    bias = (-weights.sum(axis=0) / 2).astype(np.float32)
+    nodes = [
+        helper.make_node("Transpose", ["image"], ["nchw"], perm=[0, 3, 1, 2]),
+        helper.make_node("Cast", ["nchw"], ["float"], to=TensorProto.FLOAT),
+        helper.make_node("Div", ["float", "full"], ["unit"]),
+        helper.make_node("GlobalAveragePool", ["unit"], ["pooled"]),
+        helper.make_node("Flatten", ["pooled"], ["means"]),
+        helper.make_node("Gemm", ["means", "weights", "bias"], ["logits"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "tiny",
+        [helper.make_tensor_value_info("image", TensorProto.UINT8, [1, size, size, 3])],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, [1, classes])],
+        [
+            numpy_helper.from_array(np.array(255, np.float32), "full"),
+            numpy_helper.from_array(weights, "weights"),
+            numpy_helper.from_array(bias, "bias"),
+        ],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    onnx.checker.check_model(model)
+    return model.SerializeToString()
+
+
+def tiny_bundle(
+    path: str | Path,
+    *,
+    classes: int = 10,
+    size: int = 32,
+    name: str = "tiny",
+    variants: Sequence[str] = ("float32",),
+    seed: int = 0,
+) -> Path:
+    """Write a bundle at `path` (a zip when it ends in .edge, else a folder) and return the path.
+
+    All variants are the same ONNX bytes under names of their own: `int8-*` says int8 precision, `*-arm` and `*-x86`
+    their machines. Labels are `class 0`, `class 1`, ... with ids `c0`, `c1`, ...
+    """
+    path = Path(path)
+    model = tiny_onnx(classes=classes, size=size, seed=seed)
+    made = tuple(_variant(variant, model) for variant in variants)
+    picture = np.random.default_rng(seed + 1).integers(0, 256, (1, size, size, 3), dtype=np.uint8)
+    engine = open_engine(model, made[0], EngineOptions())
+    outputs = engine.infer(Tensor(picture, Geometry((1.0, 1.0), (0.0, 0.0), (size, size))))
+    engine.close()
+    golden = pack_golden(picture, {variant.name: outputs for variant in made})
+    card = Card(
+        name=name,
+        task="classify",
+        head="softmax",
+        labels=tuple(Label(id=f"c{i}", name=f"class {i}") for i in range(classes)),
+        input=InputGeometry(width=size, height=size),
+        variants=made,
+        golden=Golden(sha256=sha256(golden), bytes=len(golden)),
+        provenance=Provenance(source="tests/tiny.py", license="Apache-2.0", created="1970-01-01T00:00:00Z"),
+    )
+    write_bundle(path, card, {"golden.npz": golden, **{variant.file: model for variant in made}})
+    return path
+
+
+def _variant(name: str, model: bytes) -> Variant:
+    int8 = name.startswith("int8")
+    return Variant(
+        name=name,
+        file=f"{name}.onnx",
+        engine="onnx",
+        precision="int8" if int8 else "float32",
+        scheme="none",
+        machines=MACHINES.get(name.rpartition("-")[2], ()),
+        weight_bits=8 if int8 else 32,
+        sha256=sha256(model),
+        bytes=len(model),
+        input=TensorInput(name="image"),
+        outputs={"logits": "logits"},
+        temperature=1.5,
+        tolerance=1e-3,
+    )
