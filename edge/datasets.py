@@ -25,14 +25,12 @@ class Sample:
 
 
 def picture_files(folder: Path) -> list[Path]:
-    """The picture files below `folder`, sorted by path; hidden files are left out."""
-    return sorted(
-        path
-        for path in folder.rglob("*")
-        if path.suffix.lower() in PICTURES
-        and path.is_file()
-        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-    )
+    """The picture files below `folder`, sorted by path; hidden ones and those in hidden folders are left out."""
+
+    def hidden(path: Path) -> bool:
+        return any(part.startswith(".") for part in path.relative_to(folder).parts)
+
+    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in PICTURES and path.is_file() and not hidden(path))
 
 
 def class_folders(folder: Path, labels: Sequence[Label]) -> list[Sample]:

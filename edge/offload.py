@@ -19,7 +19,7 @@ import numpy as np
 import urllib3
 
 from edge.errors import EdgeError, OffloadError, UsageError
-from edge.oip import NamedTensor, decode_response, encode_request
+from edge.oip import NamedTensor, ProtocolError, decode_response, encode_request
 from edge.types import Classes, Event, UInt8
 
 QUEUE_FRAMES = 4
@@ -72,6 +72,9 @@ class Offloader:
         """Queue an event's frame; when four wait already, the oldest of them is given up and counted in `failed`."""
         with self._wake:
             self.submitted += 1
+            if self._closing:
+                self.failed += 1
+                return
             if len(self._waiting) == QUEUE_FRAMES:
                 self._waiting.popleft()
                 self.failed += 1
@@ -150,13 +153,14 @@ class Offloader:
         body, headers = encode_request(
             [NamedTensor.of("image", [picture])], ["labels", "scores"], request_id=str(event.frame.sequence)
         )
-        response = decode_response(*self._request("POST", f"/v2/models/{self._model}/infer", body, headers))
+        answer, answer_headers = self._request("POST", f"/v2/models/{self._model}/infer", body, headers)
         try:
+            response = decode_response(answer, answer_headers)
             labels = tuple(_text(label) for label in response.outputs["labels"].data)
             scores = np.array(response.outputs["scores"].data, np.float32).reshape(-1)
             if len(labels) != len(scores) or not len(labels) or not np.isfinite(scores).all():
                 raise ValueError(f"{len(labels)} labels and {len(scores)} scores")
-        except (KeyError, ValueError, TypeError) as error:
+        except (ProtocolError, KeyError, ValueError, TypeError) as error:
             raise OffloadError(f"{self._root}: the answer makes no sense: {error}") from None
         return Answer(event, Classes(np.arange(len(labels)), scores, labels), response.model_name)
 

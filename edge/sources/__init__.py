@@ -52,6 +52,6 @@ def open_source(uri: str) -> Source:
     if scheme and scheme[1] != "file":
         raise UsageError(f"--source {uri}: this version reads cameras, files, folders and 'demo', not {scheme[1]}:// yet")
     for pattern, open_kind in SOURCES.items():
-        if re.fullmatch(pattern, uri):
+        if re.fullmatch(pattern, uri, re.DOTALL):
             return open_kind(uri)
     raise UsageError("--source is empty; give a video, a folder of pictures, camera:0 or demo")
