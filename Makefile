@@ -42,6 +42,11 @@ quantize: .venv/dev  ## EfficientNet-Lite0 to build/efficientnet-lite0.edge, eve
 	.venv/bin/edge-quantize efficientnet-lite0 --data $(EDGE_DATA)/imagenette --out build/efficientnet-lite0.edge
 	.venv/bin/edge-eval --model build/efficientnet-lite0.edge --data $(EDGE_DATA)/imagenette --exact
 
+default-model: .venv/dev  ## the bundle that the package carries (docs/decisions/0002-default-bundle.md)
+	.venv/bin/edge-quantize efficientnet-lite0 --data $(EDGE_DATA)/imagenette --variants int8-arm,int8-tflite \
+		--out edge/data/efficientnet-lite0.edge
+	.venv/bin/edge-eval --data $(EDGE_DATA)/imagenette --exact
+
 docs: .venv/dev  ## the generated parts of docs/
 	.venv/bin/python docs/generate.py
 

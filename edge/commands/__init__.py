@@ -18,11 +18,20 @@ class OneLineCommand(click.Command):
     Exit codes: 0 done, 1 runtime failure, 2 bad usage or bad input, 3 gate not met, 130 interrupted.
     """
 
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; a broken pipe is seen here, because click itself would make it exit code 1."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            _leave_quietly()
+
     def main(self, *args: Any, **kwargs: Any) -> NoReturn:
         """Run and leave the process with the exit code."""
         name = self.name or "edge-run"
         try:
             code = super().main(*args, **(kwargs | {"standalone_mode": False, "prog_name": name}))
+            if sys.stdout is not None:
+                sys.stdout.flush()  # here, where a full disk can still be reported
             sys.exit(code if isinstance(code, int) else 0)
         except EdgeError as error:
             fail(name, str(error), error.exit_code)
@@ -32,9 +41,23 @@ class OneLineCommand(click.Command):
             fail(name, error.format_message(), 2)
         except (KeyboardInterrupt, click.Abort):
             fail(name, "interrupted", 130)
-        except BrokenPipeError:  # our reader went away, as head does
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-            sys.exit(0)
+        except BrokenPipeError:
+            _leave_quietly()
+        except OSError as error:
+            _discard(1)
+            fail(name, f"standard output: {error.strerror or error}", 1)
+
+
+def _leave_quietly() -> NoReturn:
+    """Our reader went away, as head does: that is its right."""
+    _discard(1)
+    _discard(2)
+    sys.exit(0)
+
+
+def _discard(descriptor: int) -> None:
+    """Let what is still buffered go nowhere, so that the interpreter's last flush cannot fail."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)
 
 
 def fail(name: str, line: str, code: int) -> NoReturn:
@@ -47,7 +70,8 @@ def speaker(name: str) -> Callable[[str], None]:
     """A function that says one line on standard error at once, under the command's name."""
 
     def say(text: str) -> None:
-        sys.stderr.write(f"{name}: {one_line(text)}\n")
-        sys.stderr.flush()
+        if sys.stderr is not None:  # as a service started with 2>&- has it
+            sys.stderr.write(f"{name}: {one_line(text)}\n")
+            sys.stderr.flush()
 
     return say

@@ -147,8 +147,9 @@ def _pump(source: Source, events: Iterator[Event], sinks: Sequence[Sink], tally:
 
 def _check_not_the_input(source: str | None, *targets: str | None) -> None:
     """Refuse to write over what is being read."""
+    read = (source or "").removeprefix("file://")
     for target in targets:
-        if source and target and os.path.exists(source) and os.path.exists(target) and os.path.samefile(source, target):
+        if target and os.path.exists(read) and os.path.exists(target) and os.path.samefile(read, target):
             raise UsageError(f"{target} is the source itself; write to another file")
 
 
@@ -164,7 +165,7 @@ def _open_sinks(events: str | None, video: str | None, source: Source) -> list[S
     to_stdout = events == "-" or (events is None and sys.stdout is not None and not on_terminal)
     if events is not None or to_stdout:
         sinks.append(JsonlSink(events or "-", say))
-    if sys.stderr.isatty() and not (to_stdout and on_terminal):
+    if sys.stderr is not None and sys.stderr.isatty() and not (to_stdout and on_terminal):
         from edge.sinks.status import StatusSink
 
         sinks.append(StatusSink())
@@ -234,6 +235,8 @@ def _report(summary: Summary, path: str | None) -> None:
             sys.stdout.flush()
         else:
             Path(path).write_bytes(data)
+    except BrokenPipeError:
+        raise  # the command's outermost layer knows
     except OSError as error:
         raise UsageError(f"--summary {path}: {error.strerror}; choose a file that can be written") from None
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -28,6 +31,25 @@ def _interpreter_module() -> Any:
     raise EngineError("the tflite engine is not installed; pip install 'edge-run[tflite]'")
 
 
+@contextmanager
+def _hushed() -> Iterator[None]:
+    """Send file descriptor 2 nowhere: LiteRT announces its delegate there and has no switch for it."""
+    sys.stderr.flush()
+    try:
+        kept = os.dup(2)
+    except OSError:  # closed
+        yield
+        return
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
+
+
 class TfliteEngine:
     """One interpreter with XNNPACK on `threads` threads; its tensors are copied out, never handed out."""
 
@@ -37,8 +59,9 @@ class TfliteEngine:
         self.threads = options.threads
         module = _interpreter_module()
         try:
-            self._interpreter = module.Interpreter(model_content=model, num_threads=options.threads)
-            self._interpreter.allocate_tensors()
+            with _hushed():
+                self._interpreter = module.Interpreter(model_content=model, num_threads=options.threads)
+                self._interpreter.allocate_tensors()
         except (ValueError, RuntimeError) as error:
             raise EngineError(f"LiteRT refuses {variant.file}: {first_line(error)}") from None
         self._adapt = InputAdapter(variant.input)

@@ -95,7 +95,7 @@ def on_x86(variant: str) -> list[list[tuple[str, float]]]:
 
 
 @pytest.mark.parametrize("board", [PI_4, PI_5], ids=lambda board: board.name)
-@pytest.mark.parametrize("variant", ["int8-arm", "int8.tflite"])
+@pytest.mark.parametrize("variant", ["int8-arm", "int8-tflite"])
 def test_a_board_gives_the_workstations_answers(root: Path, board: Emulated, variant: str) -> None:
     become(root, board)
     photos = "/opt/site/edge/data/photos"

@@ -1,0 +1,65 @@
+"""Fixtures: a tiny bundle, the shared test data, and a command run in this process."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+import pytest
+from hypothesis import settings
+
+settings.register_profile("edge", deadline=None, derandomize=bool(os.environ.get("CI")))
+settings.load_profile("edge")
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real pictures and models that EDGE_DATA names; the test is skipped where there is none."""
+    folder = Path(os.environ.get("EDGE_DATA", ROOT / "../shared/data")).resolve()
+    if not folder.is_dir():
+        pytest.skip(f"no test data in {folder}; set EDGE_DATA")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_edge(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A real bundle file of two variants, `float32` and `int8-x86`; not to be written to."""
+    from tests.tiny import tiny_bundle
+
+    return tiny_bundle(tmp_path_factory.mktemp("tiny") / "tiny.edge", variants=("float32", "int8-x86"))
+
+
+@dataclass(frozen=True)
+class Finished:
+    """How a command ended and what it printed."""
+
+    code: object
+    out: str
+    err: str
+
+    def refused(self, code: int) -> str:
+        """The one line on standard error that it ended with `code` and nothing else to say."""
+        assert self.code == code, self
+        assert self.out == "", self
+        assert self.err.count("\n") == 1, self.err
+        assert self.err.endswith("\n"), self.err
+        assert "Traceback" not in self.err
+        return self.err.rstrip("\n")
+
+
+@pytest.fixture
+def command(capfd: pytest.CaptureFixture[str]) -> Callable[..., Finished]:
+    """Run a click command in this process; what C libraries print is caught, too."""
+
+    def run(main: click.Command, *arguments: object) -> Finished:
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as end:
+            main.main([str(argument) for argument in arguments])
+        return Finished(end.value.code, *capfd.readouterr())
+
+    return run

@@ -1,0 +1,137 @@
+"""Classification: the only preprocessing, and what is made of the logits."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from edge.bundle import open_bundle
+from edge.errors import EngineError
+from edge.tasks.classify import Classify, best_k, softmax
+from edge.types import Classes, Geometry, Tensor
+from tests.samples import frame, picture
+
+LOGITS = hnp.arrays(np.float32, st.integers(1, 40), elements=st.floats(-100, 100, width=32))
+TEMPERATURES = st.floats(0.05, 20)
+TENSOR = Tensor(np.zeros((1, 32, 32, 3), np.uint8), Geometry((1.0, 1.0), (0.0, 0.0), (32, 32)))
+
+
+def task(tiny_edge: Path, temperature: float = 1.0, k: int = 5, **geometry: Any) -> Classify:
+    card = open_bundle(tiny_edge).card
+    card = msgspec.structs.replace(card, input=msgspec.structs.replace(card.input, **geometry))
+    return Classify(card, msgspec.structs.replace(card.variants[0], temperature=temperature), k)
+
+
+@pytest.mark.parametrize("color", ["rgb", "bgr"])
+@pytest.mark.parametrize("resize", ["crop", "letterbox", "stretch"])
+@pytest.mark.parametrize(("width", "height"), [(32, 32), (64, 48), (20, 90), (1, 1), (32, 31)])
+def test_prepare(tiny_edge: Path, color: str, resize: str, width: int, height: int) -> None:
+    image = picture(width, height)
+    kept = image.copy()
+    image.flags.writeable = False
+    tensor = task(tiny_edge, color=color, resize=resize, width=32, height=24).prepare(frame(image))
+    assert tensor.data.shape == (1, 24, 32, 3)
+    assert tensor.data.dtype == np.uint8
+    assert tensor.data.flags.c_contiguous
+    assert tensor.geometry.original_wh == (width, height)
+    np.testing.assert_array_equal(image, kept)
+
+
+def test_prepare_orders_the_colours(tiny_edge: Path) -> None:
+    image = np.zeros((32, 32, 3), np.uint8)
+    image[:] = (10, 20, 30)  # blue, green, red
+    assert task(tiny_edge, color="bgr").prepare(frame(image)).data[0, 0, 0].tolist() == [10, 20, 30]
+    assert task(tiny_edge, color="rgb").prepare(frame(image)).data[0, 0, 0].tolist() == [30, 20, 10]
+
+
+def test_prepare_takes_pictures_that_are_not_contiguous(tiny_edge: Path) -> None:
+    image = picture(96, 80)
+    view = image[::-1, ::-1][8:40, 16:64]
+    assert not view.flags.c_contiguous
+    for resize in ("crop", "letterbox", "stretch"):
+        of_view, of_copy = (task(tiny_edge, resize=resize).prepare(frame(given)).data for given in (view, view.copy()))
+        np.testing.assert_array_equal(of_view, of_copy)
+
+
+@given(logits=LOGITS, temperature=TEMPERATURES)
+def test_softmax(logits: np.ndarray[Any, Any], temperature: float) -> None:
+    probabilities = softmax(logits, temperature)
+    assert probabilities.dtype == np.float32
+    assert probabilities.min() >= 0
+    np.testing.assert_allclose(probabilities.sum(), 1, rtol=1e-5)
+    exponents = np.exp(logits.astype(np.float64) / temperature - logits.max() / temperature)
+    np.testing.assert_allclose(probabilities, exponents / exponents.sum(), atol=1e-6)
+
+
+@given(logits=LOGITS, low=st.floats(0.05, 1), high=st.floats(1, 20))
+def test_a_higher_temperature_is_less_sure(logits: np.ndarray[Any, Any], low: float, high: float) -> None:
+    assert softmax(logits, high).max() <= softmax(logits, low).max() + 1e-6
+
+
+@pytest.mark.parametrize("logits", [[1e30, -1e30], [3e38, 3e38], [-3e38, -3e38, -3e38], [0.0], [88.0, 89.0, 1000.0]])
+def test_softmax_of_extremes_is_finite(logits: list[float]) -> None:
+    found = softmax(np.array(logits, np.float32), 1.0)
+    assert np.isfinite(found).all()
+    np.testing.assert_allclose(found.sum(), 1, rtol=1e-6)
+
+
+@given(scores=hnp.arrays(np.float32, st.integers(1, 40), elements=st.sampled_from([0.0, 0.25, 0.5, 1.0])), k=st.integers(1, 50))
+def test_best_k_is_a_stable_sort(scores: np.ndarray[Any, Any], k: int) -> None:
+    found = best_k(scores, k)
+    want = sorted(range(len(scores)), key=lambda i: (-scores[i], i))[:k]
+    assert scores[found].tolist() == scores[want].tolist()
+    assert len(set(found.tolist())) == min(k, len(scores))
+    assert found.dtype == np.int64
+    if k >= len(scores):
+        assert found.tolist() == want
+
+
+def test_best_k_breaks_ties_by_index() -> None:
+    """Also at the border: of equal scores, those with the smaller index are among the best."""
+    assert best_k(np.array([0.1, 0.3, 0.3, 0.3], np.float32), 2).tolist() == [1, 2]
+    assert best_k(np.full(1000, 0.001, np.float32), 5).tolist() == [0, 1, 2, 3, 4]
+
+
+def test_decode(tiny_edge: Path) -> None:
+    logits = np.zeros((1, 10), np.float32)
+    logits[0, 7], logits[0, 2] = 4, 2
+    for temperature in (1.0, 2.0):
+        found = task(tiny_edge, temperature, k=3).decode({"logits": logits}, TENSOR)
+        assert found.class_ids.tolist() == [7, 2, 0]
+        assert found.labels == ("class 7", "class 2", "class 0")
+        np.testing.assert_allclose(found.scores, softmax(logits[0], temperature)[[7, 2, 0]])
+        assert found.confidence == found.scores[0]
+
+
+def test_decode_does_not_write_into_the_outputs(tiny_edge: Path) -> None:
+    logits = np.arange(10, dtype=np.float32)[np.newaxis]
+    logits.flags.writeable = False
+    assert len(task(tiny_edge, k=99).decode({"logits": logits}, TENSOR)) == 10
+
+
+@pytest.mark.parametrize("count", [0, 1, 9, 11, 1000])
+def test_another_number_of_classes(tiny_edge: Path, count: int) -> None:
+    with pytest.raises(EngineError, match=f"the model gives {count} classes, its card names 10"):
+        task(tiny_edge).decode({"logits": np.zeros((1, count), np.float32)}, TENSOR)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_logits_that_are_not_finite(tiny_edge: Path, bad: float) -> None:
+    logits = np.zeros((1, 10), np.float32)
+    logits[0, 3] = bad
+    with pytest.raises(EngineError, match="not finite"):
+        task(tiny_edge).decode({"logits": logits}, TENSOR)
+
+
+def test_classes_hold_together() -> None:
+    with pytest.raises(ValueError, match="got 2, 1, 1"):
+        Classes(np.array([1, 2]), np.array([0.5], np.float32), ("a",))
+    nothing = Classes(np.zeros(0, np.int64), np.zeros(0, np.float32), ())
+    assert (len(nothing), nothing.confidence) == (0, 0.0)

@@ -1,0 +1,131 @@
+"""An event as a line of JSON."""
+
+from __future__ import annotations
+
+import json
+import os
+from datetime import datetime, timezone
+from typing import Any
+
+import jsonschema
+import numpy as np
+import pytest
+
+from edge.events import encode_event, event_record, event_schema
+from edge.types import Timings
+from tests.samples import event, frame
+
+VALIDATOR = jsonschema.Draft202012Validator(event_schema())
+
+
+def line(of: Any) -> dict[str, Any]:
+    raw = encode_event(of)
+    assert raw.endswith(b"\n")
+    assert raw.count(b"\n") == 1
+    record: dict[str, Any] = json.loads(raw)
+    VALIDATOR.validate(record)
+    return record
+
+
+def test_every_field() -> None:
+    of = event(
+        frame(sequence=7, captured_s=50.0, source="camera:0", name="a.jpg"),
+        action="offload",
+        emitted_s=50.25,
+        timings=Timings(1.00049, 2.5, 3.0, 0.25),
+    )
+    record = line(of)
+    captured_at = record.pop("captured_at")
+    assert record == {
+        "seq": 7,
+        "source": "camera:0",
+        "file": "a.jpg",
+        "age_ms": 250.0,
+        "model": "tiny",
+        "variant": "float32",
+        "served_by": "local",
+        "decision": {"action": "offload", "reason": "because", "confidence": 0.75},
+        "result": {"classes": [{"label": "class 0", "score": 0.75}, {"label": "class 1", "score": 0.125}]},
+        "timings_ms": {"capture": 1.0, "prepare": 2.5, "infer": 3.0, "decode": 0.25},
+        "revises": False,
+    }
+    assert captured_at.endswith("Z")
+
+
+@pytest.mark.parametrize(
+    ("now", "age_s", "captured_at"),
+    [
+        ("2026-02-28T23:59:59.500+00:00", 0.25, "2026-02-28T23:59:59.250Z"),
+        ("2026-01-01T00:00:00.100+00:00", 0.2, "2025-12-31T23:59:59.900Z"),
+        ("2024-02-29T12:00:00+00:00", 0.0, "2024-02-29T12:00:00.000Z"),
+    ],
+)
+def test_captured_at_is_the_wall_clock_less_the_age(now: str, age_s: float, captured_at: str) -> None:
+    wall_s = datetime.fromisoformat(now).timestamp()
+    record = event_record(event(frame(captured_s=1000.0), emitted_s=1000.0 + age_s), wall_clock=lambda: wall_s)
+    assert record.captured_at == captured_at
+    assert datetime.fromisoformat(record.captured_at.replace("Z", "+00:00")).tzinfo == timezone.utc
+
+
+def test_captured_at_now() -> None:
+    """By the real clock; a generous bound."""
+    captured = datetime.fromisoformat(line(event(emitted_s=0.0))["captured_at"].replace("Z", "+00:00"))
+    assert abs((datetime.now(timezone.utc) - captured).total_seconds()) < 60
+
+
+def test_a_revision() -> None:
+    of = frame(sequence=3)
+    local, cloud = line(event(of, action="offload")), line(event(of, revises=True, served_by="cloud", variant="", model="big"))
+    assert local["seq"] == cloud["seq"] == 3
+    assert (local["revises"], cloud["revises"]) == (False, True)
+    assert (cloud["served_by"], cloud["model"], cloud["variant"]) == ("cloud", "big", "")
+
+
+@pytest.mark.parametrize(
+    "name", ["käse 猫.jpg", 'quo"te\\.jpg', "two\nlines.jpg", "\x1b[2J.jpg", os.fsdecode(b"caf\xe9.jpg"), None]
+)
+def test_names_of_any_kind(name: str | None) -> None:
+    record = line(event(frame(name=name, source=f"/data/{name}")))
+    if name is None or name.isascii() or name.startswith("k"):
+        assert record["file"] == name
+    else:
+        assert record["file"].startswith("caf")
+    assert record["source"].startswith("/data/")
+
+
+def test_no_classes() -> None:
+    assert line(event(scores=()))["result"] == {"classes": []}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"seq": "1"},
+        {"seq": 1.5},
+        {"revises": None},
+        {"served_by": "fog"},
+        {"decision": {"action": "accept", "reason": "r"}},
+        {"decision": {"action": "retry", "reason": "r", "confidence": 1}},
+        {"result": {"classes": [{"label": "a"}]}},
+        {"extra": 1},
+        {"captured_at": 5},
+        {"file": 5},
+    ],
+)
+def test_the_schema_refuses(change: dict[str, Any]) -> None:
+    record = line(event())
+    assert not VALIDATOR.is_valid(record | change)
+
+
+def test_the_schema_asks_for_every_field() -> None:
+    record = line(event())
+    VALIDATOR.check_schema(event_schema())
+    for name in record:
+        assert not VALIDATOR.is_valid({key: value for key, value in record.items() if key != name})
+
+
+def test_scores_are_rounded_not_lost() -> None:
+    record = line(event(scores=(1 / 3, 1e-9)))
+    assert [found["score"] for found in record["result"]["classes"]] == pytest.approx([1 / 3, 0], abs=1e-6)
+    assert all(isinstance(found["score"], (int, float)) for found in record["result"]["classes"])
+    assert np.isfinite(record["age_ms"])

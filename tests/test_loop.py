@@ -1,0 +1,238 @@
+"""The loop, with fakes around it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+
+from edge import loop as loop_module
+from edge.bundle import open_bundle
+from edge.engines.fake import FakeEngine
+from edge.errors import CaptureError, EngineError
+from edge.loop import run
+from edge.model import Model
+from edge.offload import Answer
+from edge.policies import LocalOnly, Threshold
+from edge.tasks.classify import Classify
+from edge.types import Classes, Event, Frame
+from tests.endpoint import serving, until
+from tests.samples import frame, plain
+
+
+class FakeOffloader:
+    """Answers a frame after `delay` more questions for answers; never while it is down."""
+
+    def __init__(self, delay: int = 0, down: Callable[[float], bool] = lambda now_s: False) -> None:
+        self.submitted_events: list[Event] = []
+        self.drained: list[float] = []
+        self._delay = delay
+        self._down = down
+        self._due: list[tuple[int, Answer]] = []
+        self._asked = 0
+
+    def available(self, now_s: float) -> bool:
+        return not self._down(now_s)
+
+    def submit(self, event: Event) -> None:
+        self.submitted_events.append(event)
+        result = Classes(np.array([0]), np.array([0.875], np.float32), ("cloud's",))
+        self._due.append((self._asked + self._delay, Answer(event, result, "big")))
+
+    def answers(self) -> list[Answer]:
+        ready = [answer for due, answer in self._due if due <= self._asked]
+        self._due = [pair for pair in self._due if pair[0] > self._asked]
+        self._asked += 1
+        return ready
+
+    def drain(self, seconds: float) -> list[Answer]:
+        self.drained.append(seconds)
+        return [answer for _, answer in self._due]
+
+
+@pytest.fixture
+def model(tiny_edge: Path) -> Model:
+    """Sure of bright pictures (score near 1), unsure of dark ones (0.1 each)."""
+    card = open_bundle(tiny_edge).card
+    variant = msgspec.structs.replace(card.variants[0], temperature=1.0)
+
+    def answer(data: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        logits = np.zeros(10, np.float32)
+        logits[3] = 10 * (data.mean() > 127)
+        return logits
+
+    return Model("tiny", variant, FakeEngine(answer=answer), Classify(card, variant))
+
+
+def frames(*greys: int) -> list[Frame]:
+    return [frame(plain(grey), sequence, captured_s=sequence / 10, capture_ms=1.5) for sequence, grey in enumerate(greys)]
+
+
+def ticking() -> Callable[[], float]:
+    ticks = count(100)
+    return lambda: next(ticks) / 1000
+
+
+BRIGHT, DARK = 200, 20
+
+
+def test_every_frame_has_one_local_event(model: Model) -> None:
+    given = frames(BRIGHT, DARK, BRIGHT, DARK)
+    found = list(run(given, model, LocalOnly()))
+    assert [event.frame for event in found] == given
+    for event in found:
+        assert (event.served_by, event.revises, event.model, event.variant) == ("local", False, "tiny", "float32")
+        assert (event.decision.action, event.decision.reason) == ("accept", "no endpoint")
+        assert event.decision.confidence == event.result.confidence
+        assert len(event.result) == 5
+    assert found[0].result.labels[0] == "class 3"
+
+
+def test_the_timings_are_the_stages_of_the_clock(model: Model) -> None:
+    event = next(run(frames(BRIGHT), model, LocalOnly(), clock=ticking()))
+    timings = event.timings
+    assert (timings.capture, timings.prepare, timings.infer, timings.decode) == pytest.approx((1.5, 1, 1, 1))
+    assert event.emitted_s == pytest.approx(0.103)
+    assert event.age_ms == pytest.approx(103)
+
+
+def test_an_event_comes_before_the_next_frame_is_asked_for(model: Model) -> None:
+    asked: list[int] = []
+
+    def source() -> Iterator[Frame]:
+        for one in frames(BRIGHT, BRIGHT, BRIGHT):
+            asked.append(one.sequence)
+            yield one
+
+    events = run(source(), model, LocalOnly())
+    assert next(events).frame.sequence == 0
+    assert asked == [0]
+
+
+def test_no_frames_no_events(model: Model) -> None:
+    offloader = FakeOffloader()
+    assert list(run([], model, Threshold(0.5), offloader=offloader)) == []  # type: ignore[arg-type]
+    assert offloader.drained == [loop_module.DRAIN_S]
+
+
+def test_the_policy_sees_the_result_and_the_time_of_capture(model: Model) -> None:
+    seen: list[tuple[float, float]] = []
+
+    class Spy(LocalOnly):
+        def decide(self, result: Classes, now_s: float) -> Any:
+            seen.append((round(result.confidence, 2), now_s))
+            return super().decide(result, now_s)
+
+    list(run(frames(BRIGHT, DARK), model, Spy()))
+    assert seen == [(1.0, 0.0), (0.1, 0.1)]
+
+
+def test_unsure_frames_are_offloaded_and_revised(model: Model) -> None:
+    offloader = FakeOffloader(delay=1)
+    found = list(run(frames(BRIGHT, DARK, BRIGHT, DARK, DARK), model, Threshold(0.5), offloader=offloader))  # type: ignore[arg-type]
+    local = [event for event in found if not event.revises]
+    assert [event.decision.action for event in local] == ["accept", "offload", "accept", "offload", "offload"]
+    assert [event.frame.sequence for event in local] == [0, 1, 2, 3, 4]
+    assert offloader.submitted_events == [event for event in local if event.decision.action == "offload"]
+    revised = [event for event in found if event.revises]
+    assert [event.frame.sequence for event in revised] == [1, 3, 4]
+    for event in revised:
+        original = local[event.frame.sequence]
+        assert event.frame is original.frame
+        assert (event.served_by, event.model, event.variant) == ("cloud", "big", "")
+        assert event.result.labels == ("cloud's",)
+        assert event.decision == original.decision
+        assert event.timings == original.timings
+        assert event.emitted_s >= original.emitted_s
+        assert found.index(event) > found.index(original)
+    assert offloader.drained == [loop_module.DRAIN_S]
+
+
+def test_answers_under_way_are_waited_for_in_the_end(model: Model) -> None:
+    offloader = FakeOffloader(delay=1000)
+    found = list(run(frames(DARK, DARK), model, Threshold(0.5), offloader=offloader))  # type: ignore[arg-type]
+    assert [(event.frame.sequence, event.revises) for event in found] == [(0, False), (1, False), (0, True), (1, True)]
+
+
+def test_while_the_endpoint_is_down_the_local_answer_stands(model: Model) -> None:
+    offloader = FakeOffloader(down=lambda now_s: 0.1 <= now_s < 0.2)
+    clock = iter([0.0] * 4 + [0.05] + [0.15] * 4 + [0.16] + [0.25] * 20)
+    found = list(run(frames(DARK, DARK, DARK), model, Threshold(0.5), offloader=offloader, clock=lambda: next(clock)))  # type: ignore[arg-type]
+    local = [event for event in found if not event.revises]
+    assert [event.decision.action for event in local] == ["offload", "accept", "offload"]
+    assert local[1].decision.reason == "confidence 0.100 < 0.5, endpoint unavailable"
+    assert local[1].decision.confidence == pytest.approx(0.1)
+    assert [event.frame.sequence for event in offloader.submitted_events] == [0, 2]
+
+
+@pytest.mark.parametrize("error", [CaptureError("camera 0: gone"), EngineError("it broke")])
+def test_a_failure_comes_after_what_the_cloud_still_owes(model: Model, error: Exception) -> None:
+    def failing() -> Iterator[Frame]:
+        yield from frames(DARK, BRIGHT)
+        raise error
+
+    offloader = FakeOffloader(delay=1000)
+    found = []
+    with pytest.raises(type(error), match=str(error)):  # noqa: PT012
+        for event in run(failing(), model, Threshold(0.5), offloader=offloader):  # type: ignore[arg-type]
+            found.append((event.frame.sequence, event.revises))  # noqa: PERF401
+    assert found == [(0, False), (1, False), (0, True)]
+
+
+def test_a_failing_engine_ends_the_loop_with_its_line(model: Model) -> None:
+    def answer(data: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        raise EngineError("the model gave up")
+
+    broken = Model("tiny", model.variant, FakeEngine(answer=answer), model.task)
+    with pytest.raises(EngineError, match="the model gave up"):
+        list(run(frames(BRIGHT), broken, LocalOnly()))
+
+
+def test_leaving_early_leaves_nothing_behind(model: Model) -> None:
+    closed: list[bool] = []
+
+    def source() -> Iterator[Frame]:
+        try:
+            yield from frames(*[BRIGHT] * 10)
+        finally:
+            closed.append(True)
+
+    events = run(source(), model, LocalOnly())
+    next(events)
+    events.close()  # type: ignore[attr-defined]
+    assert until(lambda: closed)
+
+
+def test_with_a_real_endpoint_that_goes_away(model: Model) -> None:
+    """Every frame is answered locally, and every frame that was offloaded is revised or counted as failed."""
+    from edge.offload import Offloader
+
+    said: list[str] = []
+    revised: list[Event] = []
+    with serving() as endpoint:
+        offloader = Offloader(endpoint.url, "tiny", say=said.append)
+
+        def source() -> Iterator[Frame]:
+            for one in frames(*[DARK] * 12):
+                if one.sequence == 6:
+                    assert until(lambda: endpoint.pictures)
+                    endpoint.answer = lambda *arguments: (500, b"", {})
+                yield one
+                assert until(lambda: not offloader._waiting and not offloader._busy)
+
+        found = list(run(source(), model, Threshold(0.5), offloader=offloader))
+        offloader.close()
+    revised = [event for event in found if event.revises]
+    local = [event for event in found if not event.revises]
+    assert [event.frame.sequence for event in local] == list(range(12))
+    assert revised
+    assert offloader.submitted == len(revised) + offloader.failed
+    assert offloader.failed >= 1
+    assert any("endpoint unavailable" in event.decision.reason for event in local)
+    assert len(said) == 1
+    assert "status 500" in said[0]

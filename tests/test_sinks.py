@@ -1,0 +1,346 @@
+"""Where events go: JSON lines and annotated video."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import jsonschema
+import numpy as np
+import pytest
+
+from edge.errors import UsageError
+from edge.events import event_schema
+from edge.sinks.jsonl import JsonlSink, ReaderGoneError
+from edge.sinks.status import StatusSink
+from edge.sinks.video import CODECS, VideoSink, annotate
+from edge.types import Event
+from tests.samples import event, frame, picture, plain
+
+
+def jsonl(target: Path | str) -> tuple[JsonlSink, list[str]]:
+    said: list[str] = []
+    return JsonlSink(str(target), said.append), said
+
+
+def events(count: int, first: int = 0) -> list[Event]:
+    return [event(frame(sequence=number, captured_s=number / 10)) for number in range(first, first + count)]
+
+
+def records(path: Path) -> list[dict[str, object]]:
+    """The lines that are whole events."""
+    validator = jsonschema.Draft202012Validator(event_schema())
+    found = []
+    for line in path.read_bytes().splitlines():
+        try:
+            record = json.loads(line)
+        except ValueError:
+            continue
+        validator.validate(record)
+        found.append(record)
+    return found
+
+
+# JSON lines
+
+
+def test_lines_parse_and_follow_the_schema(tmp_path: Path) -> None:
+    sink, said = jsonl(tmp_path / "events.jsonl")
+    for one in events(3):
+        sink.emit(one)
+    sink.emit(event(frame(sequence=1), revises=True, served_by="cloud", variant=""))
+    sink.close()
+    raw = (tmp_path / "events.jsonl").read_bytes()
+    assert raw.endswith(b"\n")
+    assert raw.count(b"\n") == 4
+    found = records(tmp_path / "events.jsonl")
+    assert [(record["seq"], record["revises"]) for record in found] == [(0, False), (1, False), (2, False), (1, True)]
+    assert (sink.lost, said) == (0, [])
+
+
+def test_a_line_is_there_as_soon_as_it_is_emitted(tmp_path: Path) -> None:
+    sink, _ = jsonl(tmp_path / "e")
+    for number, one in enumerate(events(3), start=1):
+        sink.emit(one)
+        assert len(records(tmp_path / "e")) == number
+    sink.close()
+
+
+def test_lines_are_appended(tmp_path: Path) -> None:
+    for first in (0, 2):
+        sink, _ = jsonl(tmp_path / "e")
+        for one in events(2, first):
+            sink.emit(one)
+        sink.close()
+    assert [record["seq"] for record in records(tmp_path / "e")] == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("torn", [b'{"seq": 4, "sou', b'{"seq":4}\n{', b"x"])
+def test_a_line_torn_by_a_power_cut_does_not_swallow_the_next(tmp_path: Path, torn: bytes) -> None:
+    (tmp_path / "e").write_bytes(torn)
+    sink, _ = jsonl(tmp_path / "e")
+    for one in events(2):
+        sink.emit(one)
+    sink.close()
+    lines = (tmp_path / "e").read_bytes().splitlines()
+    assert [json.loads(line)["seq"] for line in lines[-2:]] == [0, 1]
+    assert len(lines) == len(torn.splitlines()) + 2
+
+
+def test_a_full_disk_is_counted_and_said_once() -> None:
+    sink, said = jsonl("/dev/full")
+    for one in events(5):
+        sink.emit(one)
+    sink.close()
+    assert sink.lost == 5
+    assert len(said) == 1
+    assert "/dev/full: No space left on device" in said[0]
+    assert "\n" not in said[0]
+
+
+class Disk:
+    """os.write whose next writes take as many bytes as `takes` says (None: all); 0 raises that the disk is full."""
+
+    def __init__(self, *takes: int | None) -> None:
+        self._takes = list(takes)
+        self._write = os.write
+
+    def __call__(self, descriptor: int, data: bytes) -> int:
+        take = self._takes.pop(0) if self._takes else None
+        if take == 0:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return self._write(descriptor, data[:take])
+
+
+@pytest.mark.parametrize(
+    ("takes", "written", "lost", "said"),
+    [
+        ((), [0, 1, 2, 3], 0, 0),
+        ((10, None), [0, 1, 2, 3], 0, 0),  # in two parts
+        ((1, 1, 1, None), [0, 1, 2, 3], 0, 0),
+        ((0,), [1, 2, 3], 1, 2),  # full, then written again
+        ((0, 0, 0), [3], 3, 2),
+        ((10, 0), [1, 2, 3], 1, 2),  # torn, then written again
+        ((10, 0, 0, 0), [3], 3, 2),
+        ((10, 0, 1, 0), [2, 3], 2, 2),  # torn again right behind the line's end
+        ((10, 0, 20, 0), [2, 3], 2, 2),
+        ((None, 10, 0), [0, 2, 3], 1, 2),
+        ((0, None, 0, None), [1, 3], 2, 4),  # each bout is said
+    ],
+)
+def test_recovery(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, takes: tuple[int | None, ...], written: list[int], lost: int, said: int
+) -> None:
+    sink, lines = jsonl(tmp_path / "e")
+    with monkeypatch.context() as patch:
+        patch.setattr("edge.sinks.jsonl.os.write", Disk(*takes))
+        for one in events(4):
+            sink.emit(one)
+    sink.close()
+    assert [record["seq"] for record in records(tmp_path / "e")] == written
+    assert sink.lost == lost
+    assert len(lines) == said
+    assert (tmp_path / "e").read_bytes().endswith(b"\n")
+
+
+def test_how_many_were_lost_is_said_in_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sink, said = jsonl(tmp_path / "e")
+    with monkeypatch.context() as patch:
+        patch.setattr("edge.sinks.jsonl.os.write", Disk(0, 0))
+        for one in events(3):
+            sink.emit(one)
+    sink.close()
+    assert "No space left" in said[0]
+    assert "2 events were lost" in said[1]
+
+
+def test_a_reader_that_went_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    reader, writer = os.pipe()
+    with os.fdopen(writer, "wb", buffering=0) as stdout:
+        monkeypatch.setattr("sys.stdout", stdout)
+        sink, _ = jsonl("-")
+        sink.emit(event())
+        assert json.loads(os.read(reader, 10_000))["seq"] == 0
+        os.close(reader)
+        with pytest.raises(ReaderGoneError):
+            sink.emit(event())
+        sink.close()
+        os.fstat(stdout.fileno())  # left open
+
+
+@pytest.mark.parametrize("target", ["folder.mp4", "no/such/folder/e.mp4", "file/e.mp4", "x" * 300 + ".mp4"])
+@pytest.mark.parametrize("sink", ["events", "video"])
+def test_places_that_cannot_be_written(tmp_path: Path, target: str, sink: str) -> None:
+    (tmp_path / "folder.mp4").mkdir()
+    (tmp_path / "file").touch()
+    with pytest.raises(UsageError, match=f"--{sink} .*choose a file that can be written") as error:
+        jsonl(tmp_path / target) if sink == "events" else VideoSink(str(tmp_path / target), 10.0)
+    assert "\n" not in str(error.value)
+    assert error.value.exit_code == 2
+
+
+# video
+
+
+@pytest.mark.parametrize("suffix", [*CODECS, ".MP4"])
+def test_a_video_can_be_read_again(tmp_path: Path, suffix: str, capfd: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / f"out{suffix}"
+    sink = VideoSink(str(path), 10.0)
+    for number in range(7):
+        sink.emit(event(frame(picture(160, 120, seed=number), number)))
+    sink.close()
+    capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
+    assert capture.get(cv2.CAP_PROP_FPS) == pytest.approx(10)
+    found = []
+    while (read := capture.read())[0]:
+        found.append(read[1])
+    capture.release()
+    assert len(found) == 7
+    for number, image in enumerate(found):
+        assert image.shape == (120, 160, 3)
+        below = image[60:].astype(int) - picture(160, 120, seed=number)[60:]
+        assert np.abs(below).mean() < 20
+    assert sink.lost == 0
+    assert capfd.readouterr() == ("", "")
+
+
+def read_back(path: Path) -> list[tuple[int, ...]]:
+    capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
+    shapes = []
+    while (read := capture.read())[0]:
+        shapes.append(read[1].shape)
+    capture.release()
+    return shapes
+
+
+def test_frames_of_other_sizes_are_fitted_to_the_first(tmp_path: Path) -> None:
+    sink = VideoSink(str(tmp_path / "a.mp4"), None)
+    for number, (width, height) in enumerate([(64, 48), (128, 96), (30, 90), (64, 48), (1, 1)]):
+        sink.emit(event(frame(picture(width, height), number)))
+    sink.close()
+    assert read_back(tmp_path / "a.mp4") == [(48, 64, 3)] * 5
+    assert sink.lost == 0
+
+
+def test_odd_sizes_are_written_but_for_their_last_line(tmp_path: Path) -> None:
+    sink = VideoSink(str(tmp_path / "a.mp4"), 10)
+    for number in range(3):
+        sink.emit(event(frame(picture(65, 49), number)))
+    sink.close()
+    shapes = read_back(tmp_path / "a.mp4")
+    assert len(shapes) == 3 - sink.lost == 3
+    assert shapes[0][0] in (48, 49)
+    assert shapes[0][1] in (64, 65)
+
+
+@pytest.mark.parametrize("fps", [None, 1.0, 14.985, 23.976023976, 29.97, 59.94005994, 240.0, 999.0])
+def test_any_rate(tmp_path: Path, fps: float | None) -> None:
+    sink = VideoSink(str(tmp_path / "a.mp4"), fps)
+    for number in range(3):
+        sink.emit(event(frame(picture(), number)))
+    sink.close()
+    assert len(read_back(tmp_path / "a.mp4")) == 3
+    assert sink.lost == 0
+
+
+def test_a_video_that_cannot_be_encoded_counts_what_it_lost(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    sink = VideoSink(str(tmp_path / "a.mp4"), 10)
+    for number in range(3):
+        sink.emit(event(frame(picture(1, 1), number)))
+    sink.close()
+    assert sink.lost == 3 - len(read_back(tmp_path / "a.mp4"))
+    assert capfd.readouterr().err == ""
+
+
+def test_no_frames_leave_no_broken_process(tmp_path: Path) -> None:
+    sink = VideoSink(str(tmp_path / "a.mp4"), 10)
+    sink.close()
+    sink.close()
+    assert sink.lost == 0
+
+
+@pytest.mark.parametrize("name", ["out", "out.gif", "out.mp4.txt", "mp4", ""])
+def test_names_that_tell_no_codec(tmp_path: Path, name: str) -> None:
+    with pytest.raises(UsageError, match=r"give a name ending in \.mp4, \.avi, \.mkv"):
+        VideoSink(str(tmp_path / name), 10.0)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_cloud_s_answer_is_shown_and_not_a_frame(tmp_path: Path) -> None:
+    sink = VideoSink(str(tmp_path / "a.avi"), 10)
+    sink.emit(event(frame(plain(90, 320, 240), 0), action="offload"))
+    sink.emit(event(frame(plain(90, 320, 240), 0), revises=True, served_by="cloud"))
+    sink.emit(event(frame(plain(90, 320, 240), 1)))
+    sink.close()
+    assert len(read_back(tmp_path / "a.avi")) == 2
+
+
+def test_annotations() -> None:
+    base = plain(90, 320, 240)
+    local = annotate(base.copy(), event(frame(base)))
+    asking = annotate(base.copy(), event(frame(base), action="offload"))
+    revised = annotate(base.copy(), event(frame(base)), event(frame(base), revises=True, served_by="cloud"))
+    assert len({base.tobytes(), local.tobytes(), asking.tobytes(), revised.tobytes()}) == 4
+    for image in (local, asking, revised):
+        np.testing.assert_array_equal(image[100:], base[100:])  # the picture itself stays
+
+
+def test_the_frame_is_not_written_into(tmp_path: Path) -> None:
+    sink, image = VideoSink(str(tmp_path / "a.avi"), 10), picture(160, 120)
+    kept = image.copy()
+    image.flags.writeable = False
+    sink.emit(event(frame(image)))
+    sink.close()
+    np.testing.assert_array_equal(image, kept)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 200), (200, 3), (8, 8)])
+def test_small_pictures_can_be_annotated(size: tuple[int, int]) -> None:
+    assert annotate(picture(*size), event(), event(revises=True)).shape == (size[1], size[0], 3)
+
+
+def test_labels_beyond_the_font_and_no_labels() -> None:
+    odd = event(scores=())
+    assert annotate(picture(200, 100), odd).shape == (100, 200, 3)
+
+
+def test_a_video_name_that_is_not_utf_8(tmp_path: Path) -> None:
+    """In a process of its own, because OpenCV has crashed on it."""
+    code = (
+        "import sys\n"
+        "from edge.errors import EdgeError\n"
+        "from edge.sinks.video import VideoSink\n"
+        "from tests.samples import event\n"
+        "try:\n"
+        "    sink = VideoSink(sys.argv[1], 10.0); sink.emit(event()); sink.close(); print('lost', sink.lost)\n"
+        "except EdgeError as error:\n"
+        "    print(error.exit_code, ascii(str(error)))\n"
+    )
+    path = os.fsencode(tmp_path) + b"/caf\xe9.mp4"
+    done = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done
+    assert (done.stdout.startswith("2 ") and "UTF-8" in done.stdout) or done.stdout == "lost 0\n"
+
+
+# the line on a terminal
+
+
+def test_the_status_line(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    sink = StatusSink()
+    for number in range(10):
+        sink.emit(event(frame(sequence=number, captured_s=100 + number / 10)))
+    sink.close()
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    lines = shown.err.split("\r\x1b[K")[1:]
+    assert 4 <= len(lines) <= 6  # at most five times a second, then cleared
+    assert lines[-1] == ""
+    assert "frame 0  class 0 75%  local  20 ms" in lines[0]
+    assert all(len(line) < 60 for line in lines)
+    assert sink.lost == 0
