@@ -1,0 +1,141 @@
+"""A folded graph as a float ONNX model and as a float LiteRT model, and the uint8 NHWC front that both are given."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+import torch
+from onnx import TensorProto, helper, numpy_helper
+from torch import Tensor, nn
+from torch.fx import GraphModule
+
+from quantize.quiet import quiet
+from train.models import Classifier
+
+INPUT = "image"
+OUTPUT = "logits"
+NORMALIZED = "normalized"
+OPSET = 17
+"""New enough for per-channel weights (13), old enough for the onnxruntime of any board we know."""
+
+
+@dataclass(frozen=True, slots=True)
+class Front:
+    """Pixels to network input as an affine quantization: (pixel - zero_point) * scale, exact by construction."""
+
+    scale: float
+    zero_point: int
+
+
+class Normalize(nn.Module):
+    """(x - mean) / std for each channel of [n, 3, h, w]."""
+
+    def __init__(self, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+        super().__init__()
+        self.register_buffer("factor", 1 / torch.tensor(std).reshape(1, 3, 1, 1))
+        self.register_buffer("offset", -torch.tensor(mean).reshape(1, 3, 1, 1) / torch.tensor(std).reshape(1, 3, 1, 1))
+
+    def forward(self, value: Tensor) -> Tensor:
+        """Normalize pixels."""
+        normalized: Tensor = value * self.factor + self.offset  # type: ignore[operator]
+        return normalized
+
+
+def with_front(classifier: Classifier) -> tuple[nn.Module, Front]:
+    """The network and the front that feeds it.
+
+    A mean and std that all channels share, the mean an integer, are the front's zero point and scale, so that they
+    cost nothing; any other normalization runs as the network's first step.
+    """
+    means, stds = set(classifier.mean), set(classifier.std)
+    mean = classifier.mean[0]
+    if len(means) == len(stds) == 1 and mean == int(mean) and 0 <= mean <= 255:
+        return classifier.network, Front(1 / classifier.std[0], int(mean))
+    return nn.Sequential(Normalize(classifier.mean, classifier.std), classifier.network), Front(1.0, 0)
+
+
+def to_onnx(graph: GraphModule, example: Tensor) -> onnx.ModelProto:
+    """The graph as ONNX from `normalized` float32 [1, 3, h, w] to `logits`, pooling as one operator."""
+    graph.training = False  # an exported graph has no eval()
+    with quiet():
+        program = torch.onnx.export(
+            graph, (example,), dynamo=True, opset_version=OPSET, input_names=[NORMALIZED], output_names=[OUTPUT], verbose=False
+        )
+    assert program is not None
+    model: onnx.ModelProto = program.model_proto
+    del model.metadata_props[:]
+    for node in model.graph.node:
+        del node.metadata_props[:]  # file names and stack traces of this machine
+        node.doc_string = ""
+    _pool(model)
+    return model
+
+
+def _pool(model: onnx.ModelProto) -> None:
+    """The mean over both image axes, said as GlobalAveragePool, which ONNX Runtime has in integers."""
+    constants = {tensor.name: tensor for tensor in model.graph.initializer}
+    for node in model.graph.node:
+        if node.op_type != "ReduceMean":
+            continue
+        attributes = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
+        axes = attributes.get("axes") or (
+            numpy_helper.to_array(constants[node.input[1]]).tolist() if len(node.input) > 1 else []
+        )
+        if sorted(axis % 4 for axis in axes) == [2, 3] and attributes.get("keepdims", 1):
+            node.op_type = "GlobalAveragePool"
+            del node.input[1:]
+            del node.attribute[:]
+
+
+def uint8_nhwc(core: onnx.ModelProto, front: Front, size_wh: tuple[int, int]) -> onnx.ModelProto:
+    """The model with its input as `image` uint8 [1, h, w, 3]: transposed as bytes, then dequantized."""
+    model = onnx.ModelProto()
+    model.CopyFrom(core)
+    add_front(model, front, size_wh, NORMALIZED)
+    return model
+
+
+def add_front(model: onnx.ModelProto, front: Front, size_wh: tuple[int, int], feeds: str) -> None:
+    """Put Transpose and DequantizeLinear before the tensor `feeds`, in place."""
+    model.graph.initializer.extend(
+        [
+            numpy_helper.from_array(np.array(front.scale, np.float32), "pixel_scale"),
+            numpy_helper.from_array(np.array(front.zero_point, np.uint8), "pixel_zero_point"),
+        ]
+    )
+    nodes = [
+        helper.make_node("Transpose", [INPUT], ["pixels"], name="to_nchw", perm=[0, 3, 1, 2]),
+        helper.make_node("DequantizeLinear", ["pixels", "pixel_scale", "pixel_zero_point"], [feeds], name="normalize"),
+        *model.graph.node,
+    ]
+    del model.graph.node[:], model.graph.input[:], model.graph.value_info[:]
+    model.graph.node.extend(nodes)
+    width, height = size_wh
+    model.graph.input.append(helper.make_tensor_value_info(INPUT, TensorProto.UINT8, [1, height, width, 3]))
+
+
+class _ChannelsLast(nn.Module):
+    def __init__(self, graph: GraphModule) -> None:
+        super().__init__()
+        self.network = graph
+
+    def forward(self, image: Tensor) -> Tensor:
+        logits: Tensor = self.network(image.permute(0, 3, 1, 2))
+        return logits
+
+
+def to_tflite(graph: GraphModule, example: Tensor) -> bytes:
+    """The graph as a LiteRT model from float32 [1, h, w, 3], already normalized, to logits."""
+    import tempfile
+    from pathlib import Path
+
+    module = _ChannelsLast(graph)
+    graph.training = module.training = False
+    with quiet(), tempfile.TemporaryDirectory() as folder:
+        import litert_torch
+
+        path = Path(folder) / "float.tflite"
+        litert_torch.convert(module, (example.permute(0, 2, 3, 1).contiguous(),)).export(str(path))
+        return path.read_bytes()

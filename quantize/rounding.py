@@ -1,0 +1,123 @@
+"""Weights rounded so that each layer's output, not each weight, stays what it was; once for each width of weights.
+
+The rounding is written back into a float graph whose weights lie on the integer grid, so every quantizer that takes
+its scale from the largest weight of a channel finds the same integers again: ONNX and LiteRT share this work.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.fx import GraphModule, Interpreter, Node
+from torch.nn import functional
+
+from quantize.graph import ATEN, WEIGHTED, layers, set_weight_and_bias, weight_and_bias
+from quantize.quiet import quiet
+
+DAMPING = 0.01
+BLOCK = 64
+
+
+class LayerInputs(Interpreter):
+    """Runs a graph and sums, for each layer, what its output depends on: input patches' second moment and mean.
+
+    Arrays are [groups, features, features] and [groups, features]; a feature is one weight's input.
+    """
+
+    def __init__(self, graph: GraphModule) -> None:
+        super().__init__(graph)
+        self.second_moment: dict[str, Tensor] = {}
+        self.mean: dict[str, Tensor] = {}
+        self._positions: dict[str, int] = {}
+
+    def observe(self, inputs: Iterable[Tensor]) -> LayerInputs:
+        """Run each input [1, 3, h, w] and average over all positions of all inputs."""
+        with torch.no_grad():
+            for value in inputs:
+                self.run(value)
+        for name, positions in self._positions.items():
+            self.second_moment[name] /= positions
+            self.mean[name] /= positions
+        return self
+
+    def run_node(self, n: Node) -> Any:
+        """Run one node of the graph, noting what a layer is fed."""
+        if n.target in WEIGHTED:
+            arguments, _ = self.fetch_args_kwargs_from_env(n)
+            patches = _patches(n, arguments)
+            moment, total = patches.transpose(1, 2) @ patches, patches.sum(1)
+            if n.name in self._positions:
+                self.second_moment[n.name] += moment
+                self.mean[n.name] += total
+            else:
+                self.second_moment[n.name], self.mean[n.name] = moment, total
+            self._positions[n.name] = self._positions.get(n.name, 0) + patches.shape[1]
+        return super().run_node(n)
+
+
+def _patches(layer: Node, arguments: tuple[Any, ...]) -> Tensor:
+    """What each output position of a layer sees: [groups, positions, features]."""
+    value, weight = arguments[0], arguments[1]
+    if layer.target == ATEN.linear.default:
+        return value.reshape(1, -1, value.shape[-1])  # type: ignore[no-any-return]
+    defaults: tuple[Any, ...] = (None, (1, 1), (0, 0), (1, 1), 1)
+    options = arguments[2:] + defaults[len(arguments) - 2 :]
+    _, stride, padding, dilation, groups = options
+    kernel = weight.shape[2:]
+    unfolded = functional.unfold(value, kernel, dilation, padding, stride)
+    return unfolded.reshape(groups, -1, unfolded.shape[-1]).transpose(1, 2)
+
+
+def on_grid(graph: GraphModule, inputs: LayerInputs, limit: int) -> GraphModule:
+    """A copy whose weights are integers in [-limit, limit] times a scale for each output channel.
+
+    Each bias takes up the mean of what rounding did to its channel's output.
+    """
+    with quiet():  # torch warns of its own pickling
+        rounded = copy.deepcopy(graph)
+    for layer in layers(rounded):
+        weight, bias = weight_and_bias(rounded, layer)
+        moment, mean = inputs.second_moment[layer.name], inputs.mean[layer.name]
+        rows = weight.reshape(moment.shape[0], -1, moment.shape[-1])
+        integers, scale = round_weights(rows, moment, limit)
+        close = (integers * scale).to(weight.dtype)
+        shift = ((rows - close) @ mean.unsqueeze(-1)).reshape(-1)
+        set_weight_and_bias(rounded, layer, close.reshape(weight.shape), bias + shift)
+    rounded.recompile()
+    return rounded
+
+
+def round_weights(weight: Tensor, moment: Tensor, limit: int) -> tuple[Tensor, Tensor]:
+    """Integers and scales for `weight` [groups, outputs, features], given its inputs' second moment.
+
+    Features are rounded one by one, largest input first, and what is left of each error is made good by the features
+    still to come: GPTQ (Frantar et al., ICLR 2023). Returns float64 integers like `weight`, and scales [groups, outputs, 1].
+    """
+    values, hessian = weight.double(), moment.double().clone()
+    diagonal = hessian.diagonal(dim1=1, dim2=2)
+    diagonal += DAMPING * diagonal.mean(-1, keepdim=True) + 1e-9
+    scale = values.abs().amax(-1, keepdim=True).clamp_min(1e-12) / limit
+    order = torch.argsort(diagonal.mean(0), descending=True)
+    rest, hessian = values[..., order], hessian[:, order][:, :, order]
+    inverse = torch.cholesky_inverse(torch.linalg.cholesky(hessian))
+    upper = torch.linalg.cholesky(inverse).mT
+    integers = torch.empty_like(rest)
+    for start in range(0, rest.shape[-1], BLOCK):
+        block = slice(start, min(start + BLOCK, rest.shape[-1]))
+        errors = torch.zeros_like(rest[..., block])
+        for column in range(block.start, block.stop):
+            one = slice(column, column + 1)
+            integers[..., one] = torch.clamp(torch.round(rest[..., one] / scale), -limit, limit)
+            error = (rest[..., one] - integers[..., one] * scale) / upper[:, one, one]
+            rest[..., column : block.stop] -= error * upper[:, one, column : block.stop]
+            errors[..., column - start : column - start + 1] = error
+        rest[..., block.stop :] -= errors @ upper[:, block, block.stop :]
+    integers = integers[..., torch.argsort(order)]
+    # the largest weight of a channel stands at the limit, so that min-max quantizers find this very scale
+    largest = values.abs().argmax(-1, keepdim=True)
+    integers.scatter_(-1, largest, torch.sign(values.gather(-1, largest)) * limit)
+    return integers, scale

@@ -1,0 +1,95 @@
+"""Int8 LiteRT: a float model whose weights lie on the grid, and activation ranges, to a model that takes uint8 pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from edge.types import UInt8
+from quantize.calibrate import Observer, Ranges
+from quantize.export import INPUT, OUTPUT, Front
+from quantize.quiet import quiet
+
+WEIGHT_LIMIT = 127
+
+
+def observe(model: bytes, pictures: Iterable[UInt8], front: Front, threads: int) -> Ranges:
+    """Activation ranges of a float model, from pictures uint8 [1, h, w, 3] normalized as `front` says.
+
+    ai-edge-quantizer's own calibration takes a moving average of each picture's extremes, which clips.
+    """
+    from ai_edge_litert.interpreter import Interpreter
+
+    observer = Observer()
+    with quiet():
+        interpreter = Interpreter(model_content=model, experimental_preserve_all_tensors=True, num_threads=threads)
+        interpreter.allocate_tensors()
+        [image] = interpreter.get_input_details()
+        computed = {index for operator in interpreter._get_ops_details() for index in operator["outputs"]} | {image["index"]}
+        details = [
+            d for d in interpreter.get_tensor_details() if d["index"] in computed and d["dtype"] == np.float32 and d["name"]
+        ]
+        for picture in pictures:
+            interpreter.set_tensor(image["index"], (picture.astype(np.float32) - front.zero_point) * np.float32(front.scale))
+            interpreter.invoke()
+            observer.see({detail["name"]: interpreter.get_tensor(detail["index"]) for detail in details})
+    # the input's scale and zero point are the pixels' own
+    low, high = -front.zero_point * front.scale, (255 - front.zero_point) * front.scale
+    return observer.ranges() | {str(image["name"]): (low, high)}
+
+
+def to_int8(model: bytes, ranges: Ranges, front: Front) -> bytes:
+    """The int8 model from `image` uint8 [1, h, w, 3] to `logits` float32: weights per channel, logits in float."""
+    from ai_edge_quantizer import qtyping, quantizer
+
+    with quiet():
+        work = quantizer.Quantizer(model)
+        work.add_static_config(".*", qtyping.TFLOperationName.ALL_SUPPORTED, activation_num_bits=8, weight_num_bits=8)
+        work.add_dynamic_config(".*", qtyping.TFLOperationName.FULLY_CONNECTED, num_bits=8)
+        extremes = {
+            name: {"min": np.array([[low]], np.float32), "max": np.array([[high]], np.float32)}
+            for name, (low, high) in ranges.items()
+        }
+        quantized = bytes(work.quantize(extremes).quantized_model)
+    return _take_pixels(quantized, front)
+
+
+def _take_pixels(model: bytes, front: Front) -> bytes:
+    """Give the model an `image` of uint8 pixels, requantized to int8 by its first operator, and name its output `logits`."""
+    from ai_edge_litert import schema_py_generated as schema
+    from ai_edge_litert.tools import flatbuffer_utils
+
+    parsed: Any = flatbuffer_utils.read_model_from_bytearray(bytearray(model))
+    [graph] = parsed.subgraphs
+    [quantized] = graph.inputs
+    image = schema.TensorT()
+    image.name = INPUT.encode()
+    image.shape = graph.tensors[quantized].shape
+    image.type = schema.TensorType.UINT8
+    image.quantization = schema.QuantizationParametersT()
+    image.quantization.scale = [front.scale]
+    image.quantization.zeroPoint = [front.zero_point]
+    graph.tensors.append(image)
+    graph.inputs = [len(graph.tensors) - 1]
+    requantize = schema.OperatorT()
+    requantize.opcodeIndex = _operator_code(parsed, schema, schema.BuiltinOperator.QUANTIZE)
+    requantize.inputs, requantize.outputs = list(graph.inputs), [quantized]
+    graph.operators.insert(0, requantize)
+    [logits] = graph.outputs
+    graph.tensors[logits].name = OUTPUT.encode()
+    parsed.signatureDefs = []  # they name the old tensors; the engine asks for tensors by their own name
+    return bytes(flatbuffer_utils.convert_object_to_bytearray(parsed))
+
+
+def _operator_code(parsed: Any, schema: Any, builtin: int) -> int:
+    for index, known in enumerate(parsed.operatorCodes):
+        if known.builtinCode == builtin:
+            return index
+    code = schema.OperatorCodeT()
+    code.builtinCode = builtin
+    code.deprecatedBuiltinCode = min(builtin, 127)
+    code.version = 2
+    parsed.operatorCodes.append(code)
+    return len(parsed.operatorCodes) - 1
