@@ -43,7 +43,7 @@ quantize: .venv/dev  ## EfficientNet-Lite0 to build/efficientnet-lite0.edge, eve
 	.venv/bin/edge-eval --model build/efficientnet-lite0.edge --data $(EDGE_DATA)/imagenette --exact
 
 default-model: .venv/dev  ## the bundle that the package carries (docs/decisions/0002-default-bundle.md)
-	.venv/bin/edge-quantize efficientnet-lite0 --data $(EDGE_DATA)/imagenette --variants int8-arm,int8-tflite \
+	.venv/bin/edge-quantize efficientnet-lite0 --data $(EDGE_DATA)/imagenette --variants int8-x86,int8-tflite \
 		--out edge/data/efficientnet-lite0.edge
 	.venv/bin/edge-eval --data $(EDGE_DATA)/imagenette --exact
 

@@ -76,8 +76,9 @@ class Accuracy(_Strict, frozen=True, kw_only=True):
 class Variant(_Strict, frozen=True, kw_only=True):
     """One file of the model, made for some processors.
 
-    `machines` are `platform.machine()` names that it was made for (empty: any). `weight_bits` 8 with U8/S8 products
-    saturates on x86 without VNNI unless computed exactly, so the ONNX engine does that for it. `tolerance` is the
+    `machines` are `platform.machine()` names that it was made for (empty: any). `scheme` says whether activations are
+    unsigned (u8s8) or signed (s8s8) beside signed weights; products of 8-bit weights saturate on x86 without VNNI unless
+    computed with care, which the ONNX engine does, products of 7-bit weights never do. `tolerance` is the
     largest absolute difference from the golden outputs that a device may show. `temperature` calibrates this variant's
     own confidence: softmax(logits / temperature).
     """
@@ -86,7 +87,7 @@ class Variant(_Strict, frozen=True, kw_only=True):
     file: Name
     engine: Literal["onnx", "tflite"]
     precision: Literal["float32", "int8"]
-    scheme: str
+    scheme: Literal["float32", "u8s8", "s8s8"]
     machines: tuple[str, ...] = ()
     weight_bits: Literal[32, 16, 8, 7]
     sha256: Sha256

@@ -31,8 +31,8 @@ class Scheme:
 
 
 # 64 * 255 * 2 < 2**15: a pair of products never saturates, on any x86, with or without VNNI
-U8S8 = Scheme("u8s8 per-channel, 7-bit weights", signed_activations=False, weight_limit=64, weight_bits=7)
-S8S8 = Scheme("s8s8 per-channel", signed_activations=True, weight_limit=127, weight_bits=8)
+U8S8 = Scheme("u8s8", signed_activations=False, weight_limit=64, weight_bits=7)
+S8S8 = Scheme("s8s8", signed_activations=True, weight_limit=127, weight_bits=8)
 
 
 def observe(model: onnx.ModelProto, pictures: Iterable[UInt8], threads: int) -> Ranges:

@@ -91,7 +91,7 @@ def _variant(name: str, model: bytes) -> Variant:
         file=f"{name}.onnx",
         engine="onnx",
         precision="int8" if int8 else "float32",
-        scheme="none",
+        scheme="float32",
         machines=MACHINES.get(name.rpartition("-")[2], ()),
         weight_bits=8 if int8 else 32,
         sha256=sha256(model),

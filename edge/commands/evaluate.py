@@ -46,7 +46,7 @@ say = speaker(NAME)
     multiple=True,
     help="Only this variant; may be given again.  [default: every one that runs here]",
 )
-@click.option("--exact", is_flag=True, help="On x86, compute every ONNX variant in ARM's integer arithmetic.")
+@click.option("--exact", is_flag=True, help="On x86, compute bit for bit what ARM computes; slow.")
 @click.option("--threads", type=click.IntRange(1, 64), help="Engine threads.  [default: the board's profile]")
 @click.option("--limit", type=click.IntRange(min=1), help="Use at most this many pictures, spread evenly.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")

@@ -25,8 +25,11 @@ class OnnxEngine:
         session_options.intra_op_num_threads = options.threads
         session_options.inter_op_num_threads = 1
         session_options.add_session_config_entry("session.intra_op.allow_spinning", "1" if options.spin else "0")
-        if options.exact or (variant.precision == "int8" and variant.weight_bits == 8):
-            # x86 without VNNI saturates pairs of full-range products, ARM does not: compute what ARM computes
+        if options.exact and variant.scheme == "s8s8":
+            # x86 would turn signed activations into unsigned ones and leave some operators in float; ARM does neither
+            session_options.add_session_config_entry("session.qdqisint8allowed", "1")
+        elif variant.precision == "int8" and variant.weight_bits == 8:
+            # x86 without VNNI saturates pairs of full-range products; nothing else does
             session_options.add_session_config_entry("session.x64quantprecision", "1")
         try:
             session = ort.InferenceSession(model, session_options, providers=["CPUExecutionProvider"])

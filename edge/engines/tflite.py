@@ -34,7 +34,6 @@ def _interpreter_module() -> Any:
 @contextmanager
 def _hushed() -> Iterator[None]:
     """Send file descriptor 2 nowhere: LiteRT announces its delegate there and has no switch for it."""
-    sys.stderr.flush()
     try:
         kept = os.dup(2)
     except OSError:  # closed

@@ -8,20 +8,23 @@ import numpy as np
 from edge.card import Card, Variant
 from edge.errors import EngineError
 from edge.geometry import fit
-from edge.types import Classes, Float32, Frame, Outputs, Tensor
+from edge.types import Classes, Float32, Frame, Int64, Outputs, Tensor
 
 
 def softmax(logits: Float32, temperature: float) -> Float32:
     """Probabilities of logits [k] divided by `temperature` (Guo et al., 2017, On Calibration of Modern Neural Networks)."""
-    scaled = (logits - logits.max()).astype(np.float64) / temperature
-    exponents = np.exp(scaled)
-    probabilities: Float32 = (exponents / exponents.sum()).astype(np.float32)
+    exponents = np.exp((logits - logits.max()) / np.float32(temperature))
+    probabilities: Float32 = exponents / np.float32(exponents.sum(dtype=np.float64))
     return probabilities
 
 
-def best_k(scores: Float32, k: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+def best_k(scores: Float32, k: int) -> Int64:
     """Indices of the k largest scores, best first; ties in index order."""
-    return np.argsort(-scores, kind="stable")[:k].astype(np.int64)
+    k = min(k, len(scores))
+    if k == 0:
+        return np.empty(0, np.int64)
+    candidates = np.flatnonzero(scores >= np.partition(scores, -k)[-k])  # k, and all that tie with the last of them
+    return candidates[np.argsort(-scores[candidates], kind="stable")][:k].astype(np.int64)
 
 
 class Classify:
@@ -45,8 +48,8 @@ class Classify:
         logits = outputs["logits"].reshape(-1)
         if len(logits) != len(self._labels):
             raise EngineError(f"the model gives {len(logits)} classes, its card names {len(self._labels)}; rebuild the bundle")
-        if not np.isfinite(logits).all():
+        if not np.isfinite(logits.sum()):  # one that is not makes the sum so
             raise EngineError("the model gives logits that are not finite; choose another --variant")
         scores = softmax(logits, self._temperature)
         ids = best_k(scores, self._k)
-        return Classes(ids, scores[ids], tuple(self._labels[i] for i in ids))
+        return Classes(ids, scores[ids], tuple(self._labels[i] for i in ids.tolist()))

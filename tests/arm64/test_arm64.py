@@ -42,9 +42,7 @@ PI_5 = Emulated(
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An arm64 root with a wheel of this tree."""
     wheels = tmp_path_factory.mktemp("wheel")
-    subprocess.run(
-        [sys.executable, "-m", "build", "--outdir", wheels, REPOSITORY], check=True, stdout=subprocess.DEVNULL
-    )
+    subprocess.run([sys.executable, "-m", "build", "--outdir", wheels, REPOSITORY], check=True, stdout=subprocess.DEVNULL)
     folder = CACHE / "arm64-root"
     folder.parent.mkdir(parents=True, exist_ok=True)
     subprocess.run([Path(__file__).with_name("root.sh"), folder, next(wheels.glob("*.whl"))], check=True)
