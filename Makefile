@@ -26,7 +26,7 @@ demo: .venv/device  ## the whole path in under a minute: endpoint, loop, offload
 	.venv/bin/python docs/demo.py
 
 test: .venv/dev  ## all tests that need no network and nothing from apt
-	.venv/bin/python -m pytest -q -m "not integration and not camera and not arm64"
+	.venv/bin/python -m pytest -q -m "not slow and not integration and not camera and not arm64"
 
 lint: .venv/dev  ## ruff, mypy, import contracts
 	.venv/bin/ruff check .
@@ -56,8 +56,8 @@ bench: .venv/dev  ## edge-run against a hand-written loop, in pairs
 wheel: .venv/dev  ## dist/: source archive and wheel, the default bundle in it
 	.venv/bin/python -m build --quiet  # the wheel from the source archive, so that nothing stale in build/ gets in
 
-test-integration: .venv/dev  ## the wheel in fresh environments; needs the package index
-	.venv/bin/python -m pytest -q -m integration
+test-integration: .venv/dev  ## the wheel in fresh environments, the real quantization; needs the package index
+	.venv/bin/python -m pytest -q -m "integration or slow"
 
 camera: .venv/dev  ## edge-run --camera 0 on a real V4L2 device in a virtual machine; root, apt, 4 minutes
 	tests/camera/vm.sh .venv/bin/python -m pytest -q -m camera tests/camera

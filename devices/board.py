@@ -13,8 +13,7 @@ class Board:
     """What the runtime needs to know of a machine.
 
     `models` are prefixes of the device tree's model string. `threads` is how many the engine gets. `spin` keeps them
-    hot between the operators of one inference: measured on two x86 cores, 49 against 33 frames/s at 40 against 31 ms
-    of CPU a frame, so boards on mains power with cores to spare spin and small ones do not.
+    hot between the operators of one inference, never between frames (docs/decisions/0006-spinning.md).
     """
 
     name: str

@@ -322,17 +322,19 @@ def test_first_line(text: str, line: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("precision", "weight_bits", "exact", "set_"),
+    ("precision", "scheme", "weight_bits", "exact", "asked"),
     [
-        ("int8", 8, False, True),
-        ("int8", 7, False, False),
-        ("int8", 7, True, True),
-        ("float32", 32, False, False),
-        ("float32", 32, True, True),
+        ("int8", "u8s8", 8, False, "session.x64quantprecision"),
+        ("int8", "u8s8", 8, True, "session.x64quantprecision"),
+        ("int8", "s8s8", 8, False, "session.x64quantprecision"),
+        ("int8", "s8s8", 8, True, "session.qdqisint8allowed"),
+        ("int8", "u8s8", 7, False, None),
+        ("int8", "u8s8", 7, True, None),
+        ("float32", "float32", 32, True, None),
     ],
 )
-def test_exact_arithmetic_is_asked_for_where_x86_would_saturate(
-    precision: str, weight_bits: int, exact: bool, set_: bool, monkeypatch: pytest.MonkeyPatch
+def test_the_arithmetic_that_is_asked_for(
+    precision: str, scheme: str, weight_bits: int, exact: bool, asked: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import onnxruntime
 
@@ -345,10 +347,12 @@ def test_exact_arithmetic_is_asked_for_where_x86_would_saturate(
             original(self, key, value)
 
     monkeypatch.setattr("edge.engines.onnx.ort.SessionOptions", Options)
-    tiny = FILES["onnx"].changed(precision=precision, weight_bits=weight_bits)
+    tiny = FILES["onnx"].changed(precision=precision, scheme=scheme, weight_bits=weight_bits)
     open_engine(tiny.model, tiny.variant, EngineOptions(exact=exact))
-    assert (seen.get("session.x64quantprecision") == "1") is set_
+    arithmetic = {"session.x64quantprecision", "session.qdqisint8allowed"}
+    assert {key for key, value in seen.items() if key in arithmetic and value == "1"} == ({asked} if asked else set())
     assert seen["session.intra_op.allow_spinning"] == "0"
+    assert seen["session.force_spinning_stop"] == "1"
 
 
 # other people's models

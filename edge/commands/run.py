@@ -49,7 +49,11 @@ say = speaker(NAME)
 )
 @click.option("--variant", metavar="NAME", help="Run this variant of the bundle and no other.")
 @click.option("--threads", type=click.IntRange(1, 64), help="Engine threads.  [default: the board's profile]")
-@click.option("--spin/--no-spin", default=None, help="Keep engine threads hot: faster, warmer.  [default: the board's profile]")
+@click.option(
+    "--spin/--no-spin",
+    default=None,
+    help="Keep engine threads hot within an inference: faster, warmer.  [default: the board's profile]",
+)
 @click.option(
     "--events",
     metavar="PATH|-",

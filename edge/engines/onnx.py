@@ -25,6 +25,7 @@ class OnnxEngine:
         session_options.intra_op_num_threads = options.threads
         session_options.inter_op_num_threads = 1
         session_options.add_session_config_entry("session.intra_op.allow_spinning", "1" if options.spin else "0")
+        session_options.add_session_config_entry("session.force_spinning_stop", "1")  # between frames it only heats
         if options.exact and variant.scheme == "s8s8":
             # x86 would turn signed activations into unsigned ones and leave some operators in float; ARM does neither
             session_options.add_session_config_entry("session.qdqisint8allowed", "1")
