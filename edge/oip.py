@@ -257,7 +257,7 @@ def _parse(decoder: msgspec.json.Decoder[Any], raw: memoryview | msgspec.Raw, wh
     """JSON of the decoder's type. Raises ProtocolError for what is not UTF-8, not JSON, or nested absurdly."""
     try:
         return decoder.decode(raw)
-    except (ValueError, RecursionError) as error:  # msgspec's errors and UnicodeDecodeError are ValueErrors
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:  # UnicodeDecodeError is a ValueError
         reason = "nested too deeply" if isinstance(error, RecursionError) else str(error)
         raise ProtocolError(f"{where}: not as the protocol asks: {reason}") from None
 

@@ -11,7 +11,10 @@ import cv2
 from edge.errors import SourceError
 
 # for the whole process: reads and releases complain, too, later and from other threads, and every failure is a return value
-cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+if hasattr(cv2.utils, "logging"):
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+else:
+    getattr(cv2, "setLogLevel")(0)  # noqa: B009 -- OpenCV 4, which OpenCV 5's type stubs do not know
 
 
 def open_capture(target: str | int, backend: int, problem: str) -> cv2.VideoCapture:
