@@ -8,9 +8,9 @@ from pathlib import Path
 import click
 import msgspec
 
-from edge.bundle import DEFAULT_BUNDLE, open_bundle
+from edge.bundle import open_bundle
 from edge.card import Name
-from edge.commands import OneLineCommand, speaker
+from edge.commands import SETTINGS, OneLineCommand, bundle_option, speaker, threads_option, version_option
 from edge.errors import EdgeError, UsageError
 from edge.model import open_model
 
@@ -18,24 +18,17 @@ NAME = "edge-cloud"
 say = speaker(NAME)
 
 
-@click.command(NAME, cls=OneLineCommand, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.option(
-    "--model",
-    "model_path",
-    metavar="BUNDLE",
-    type=Path,
-    default=DEFAULT_BUNDLE,
-    help="Bundle folder or .edge file.  [default: the ImageNet classifier in the package]",
-)
+@click.command(NAME, cls=OneLineCommand, context_settings=SETTINGS)
+@bundle_option
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; 0.0.0.0 for every one.")
 @click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0 takes a free one.")
 @click.option("--variant", metavar="NAME", help="Serve this variant.  [default: the one that suits this machine]")
-@click.option("--threads", type=click.IntRange(1, 64), help="Engine threads.  [default: the board's profile]")
+@threads_option
 @click.option(
     "--max-request-mb", type=click.IntRange(1, 1024), default=16, show_default=True, help="Refuse larger requests, in MiB."
 )
 @click.option("--name", metavar="NAME", help="Serve the model under this name.  [default: the name in its card]")
-@click.version_option(package_name="edge-run", prog_name=NAME)
+@version_option
 def main(
     model_path: Path, host: str, port: int, variant: str | None, threads: int | None, max_request_mb: int, name: str | None
 ) -> None:

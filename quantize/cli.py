@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from edge import __version__
-from edge.commands import OneLineCommand, speaker
+from edge.commands import SETTINGS, OneLineCommand, speaker, version_option
 from edge.errors import UsageError
 from edge.pictures import read_picture
 
@@ -27,7 +26,7 @@ BUNDLE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 say = speaker(NAME)
 
 
-@click.command(NAME, cls=OneLineCommand, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.command(NAME, cls=OneLineCommand, context_settings=SETTINGS)
 @click.argument("model")
 @click.option(
     "--data",
@@ -62,7 +61,7 @@ say = speaker(NAME)
     help="Pictures to calibrate on.",
 )
 @click.option("--threads", type=click.IntRange(1, 256), help="Threads to work with.  [default: all cores]")
-@click.version_option(__version__, prog_name=NAME)
+@version_option
 def main(
     model: str,
     data: Path,

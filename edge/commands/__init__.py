@@ -5,11 +5,27 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NoReturn
 
 import click
 
+from edge import __version__
+from edge.bundle import DEFAULT_BUNDLE
 from edge.errors import EdgeError, one_line
+
+SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+
+bundle_option = click.option(
+    "--model",
+    "model_path",
+    metavar="BUNDLE",
+    type=Path,
+    default=DEFAULT_BUNDLE,
+    help="Bundle folder or .edge file.  [default: the ImageNet classifier in the package]",
+)
+threads_option = click.option("--threads", type=click.IntRange(1, 64), help="Engine threads.  [default: the board's profile]")
+version_option = click.version_option(__version__)
 
 
 class OneLineCommand(click.Command):

@@ -10,10 +10,9 @@ import click
 import msgspec
 
 from devices import detect
-from edge import __version__
-from edge.bundle import DEFAULT_BUNDLE, Bundle, open_bundle
+from edge.bundle import Bundle, open_bundle
 from edge.card import Variant
-from edge.commands import OneLineCommand, speaker
+from edge.commands import SETTINGS, OneLineCommand, bundle_option, speaker, threads_option, version_option
 from edge.datasets import class_folders, evaluation_split
 from edge.engines import EngineOptions, installed
 from edge.errors import BundleError, EngineError
@@ -24,15 +23,8 @@ NAME = "edge-eval"
 say = speaker(NAME)
 
 
-@click.command(NAME, cls=OneLineCommand, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.option(
-    "--model",
-    "model_path",
-    metavar="BUNDLE",
-    type=Path,
-    default=DEFAULT_BUNDLE,
-    help="Bundle folder or .edge file.  [default: the ImageNet classifier in the package]",
-)
+@click.command(NAME, cls=OneLineCommand, context_settings=SETTINGS)
+@bundle_option
 @click.option(
     "--data",
     metavar="DIR",
@@ -47,10 +39,10 @@ say = speaker(NAME)
     help="Only this variant; may be given again.  [default: every one that runs here]",
 )
 @click.option("--exact", is_flag=True, help="On x86, compute bit for bit what ARM computes; slow.")
-@click.option("--threads", type=click.IntRange(1, 64), help="Engine threads.  [default: the board's profile]")
+@threads_option
 @click.option("--limit", type=click.IntRange(min=1), help="Use at most this many pictures, spread evenly.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
-@click.version_option(__version__, prog_name=NAME)
+@version_option
 def main(
     model_path: Path, data: Path, variant: tuple[str, ...], exact: bool, threads: int | None, limit: int | None, as_json: bool
 ) -> int:

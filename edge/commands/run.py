@@ -15,9 +15,8 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
-from edge import __version__
-from edge.bundle import DEFAULT_BUNDLE, open_bundle
-from edge.commands import OneLineCommand, speaker
+from edge.bundle import open_bundle
+from edge.commands import SETTINGS, OneLineCommand, bundle_option, speaker, threads_option, version_option
 from edge.errors import EdgeError, UsageError
 from edge.events import utf8
 from edge.loop import run
@@ -36,19 +35,12 @@ NAME = "edge-run"
 say = speaker(NAME)
 
 
-@click.command(NAME, cls=OneLineCommand, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.command(NAME, cls=OneLineCommand, context_settings=SETTINGS)
 @click.option("--camera", metavar="N", type=click.IntRange(0, 999), help="Read the V4L2 camera /dev/videoN.")
 @click.option("--source", metavar="URI", help="Read a video file, a picture, a folder of pictures, camera:N, or 'demo'.")
-@click.option(
-    "--model",
-    "model_path",
-    metavar="BUNDLE",
-    type=Path,
-    default=DEFAULT_BUNDLE,
-    help="Bundle folder or .edge file.  [default: the ImageNet classifier in the package]",
-)
+@bundle_option
 @click.option("--variant", metavar="NAME", help="Run this variant of the bundle and no other.")
-@click.option("--threads", type=click.IntRange(1, 64), help="Engine threads.  [default: the board's profile]")
+@threads_option
 @click.option(
     "--spin/--no-spin",
     default=None,
@@ -73,7 +65,7 @@ say = speaker(NAME)
     help="The confidence below which a frame is offloaded.",
 )
 @click.option("--max-frames", type=click.IntRange(min=1), help="Stop after this many frames.")
-@click.version_option(__version__, prog_name=NAME)
+@version_option
 def main(
     camera: int | None,
     source: str | None,
