@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import subprocess
@@ -49,7 +50,7 @@ def main() -> None:
     command = ["edge-run", "--source", "demo", "--offload", url, "--threshold", "0.6", "--max-frames", str(FRAMES)]
     command += ["--events", str(events), "--video", str(OUT / "demo.mp4"), "--summary", str(OUT / "summary.json")]
     tell(f"2. The loop: {' '.join(command)}")
-    loop = subprocess.Popen([BIN / command[0], *command[1:]])
+    loop = subprocess.Popen([BIN / command[0], *command[1:]], env=os.environ | {"TERM": "dumb"})  # lines, no status line
     try:
         while loop.poll() is None and answered(events) < FRAMES // 2:
             time.sleep(0.1)
@@ -82,8 +83,16 @@ def report(events: list[dict]) -> None:
             best = event["result"]["classes"][0]
             tell(f"   frame {seq}, {event['served_by']}, after {event['age_ms']:.0f} ms: {best['label']} {best['score']:.0%}")
     tell("   (The endpoint serves the same small model here, so it is hardly wiser; in earnest, give it a larger one.)")
+    away = sum("unavailable" in event["decision"]["reason"] for event in local)
+    if len(local) != FRAMES or not revised or not away:
+        raise SystemExit(
+            f"not as it should be: {len(local)} of {FRAMES} frames, {len(revised)} revised, {away} while it was away"
+        )
     tell(f"Look at {OUT}/demo.mp4, {OUT}/events.jsonl and {OUT}/summary.json.")
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        raise SystemExit("interrupted") from None

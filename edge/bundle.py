@@ -28,6 +28,7 @@ CARD_FILE = "card.json"
 CARD_LIMIT_BYTES = 8 << 20
 GOLDEN_LIMIT_BYTES = 256 << 20
 FILE_LIMIT_BYTES = 2 << 30
+MODEL_FILES = frozenset({".onnx", ".tflite", ".pt", ".pth"})
 COMPANIONS = frozenset({"LICENSE", "NOTICE", "README.md"})
 """Files that a bundle may carry for people, beside those that its card names."""
 
@@ -111,6 +112,8 @@ def open_bundle(path: str | Path) -> Bundle:
         return Bundle(str(path), _Folder(path))
     if not os.path.exists(path):
         raise BundleError(f"{path}: no such bundle; give a folder or .edge file made by edge-quantize")
+    if path.suffix in MODEL_FILES:
+        raise BundleError(f"{path}: is a model file, not a bundle; make a bundle of the model with edge-quantize")
     try:
         archive = zipfile.ZipFile(path)
     except Exception as error:  # a damaged directory shows itself in many ways
@@ -256,16 +259,40 @@ def _write_zip(path: Path, contents: Mapping[str, bytes]) -> None:
 
 
 def _write_folder(path: Path, contents: Mapping[str, bytes]) -> None:
-    if path.exists() and not (path / CARD_FILE).is_file() and (not path.is_dir() or any(path.iterdir())):
-        raise BundleError(f"{path}: exists and is not a bundle; choose another --out")
+    check_target(path)
     temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=path.name, suffix=".part"))
+    old = temporary.with_suffix(".old")
     try:
         for name, data in contents.items():
             (temporary / name).write_bytes(data)
         os.chmod(temporary, 0o755)
         if path.exists():
-            shutil.rmtree(path)
-        temporary.rename(path)
+            path.rename(old)
+        try:
+            temporary.rename(path)
+        except BaseException:
+            if old.exists():
+                old.rename(path)
+            raise
+        shutil.rmtree(old, ignore_errors=True)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
+
+
+def check_target(path: Path) -> None:
+    """Raise BundleError when a bundle folder cannot be written at `path` without losing something else."""
+    if not os.path.lexists(path):
+        return
+    if not path.is_dir():
+        raise BundleError(f"{path}: is a file; choose another --out, or one ending in .edge")
+    held = {entry.name for entry in path.iterdir()}
+    if not held:
+        return
+    try:
+        card = open_bundle(path).card
+    except BundleError:
+        raise BundleError(f"{path}: exists and is not a bundle; choose another --out") from None
+    stray = held - {CARD_FILE, card.golden.file, *(variant.file for variant in card.variants)} - COMPANIONS
+    if stray:
+        raise BundleError(f"{path}: holds {min(stray)!r}, which is no part of a bundle; choose another --out")

@@ -78,11 +78,18 @@ def _offload(event: Event, offloader: Offloader) -> Event:
     if offloader.available(event.emitted_s):
         offloader.submit(event)
         return event
+    offloader.declined += 1
     reason = f"{event.decision.reason}, endpoint unavailable"
     return replace(event, decision=replace(event.decision, action="accept", reason=reason))
 
 
 def _revision(answer: Answer, now_s: float) -> Event:
     return replace(
-        answer.event, result=answer.result, model=answer.model, variant="", served_by="cloud", emitted_s=now_s, revises=True
+        answer.event,
+        result=answer.result,
+        model=answer.model,
+        variant=answer.variant,
+        served_by="cloud",
+        emitted_s=now_s,
+        revises=True,
     )

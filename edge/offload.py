@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import random
+import ssl
 import threading
 import time
 from collections import deque
@@ -27,6 +28,8 @@ LONGEST_SIDE = 1280
 JPEG_QUALITY = 90
 BACKOFF_S = (0.5, 30.0)
 ANSWER_LIMIT_BYTES = 4 << 20
+UNKNOWN_CLASS = -1
+"""The id of a class that another model named: labels are all that two models share."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -36,6 +39,7 @@ class Answer:
     event: Event
     result: Classes
     model: str
+    variant: str
 
 
 class Offloader:
@@ -49,6 +53,7 @@ class Offloader:
     def __init__(self, url: str, model: str, *, timeout_s: float = 5.0, say: Callable[[str], None] = lambda line: None) -> None:
         self.submitted = 0
         self.failed = 0
+        self.declined = 0
         self._root, self._model = _parse(url, model)
         self._timeout_s = timeout_s
         self._say = say
@@ -125,7 +130,9 @@ class Offloader:
                 self._note_failure(OffloadError(f"{self._root}: unexpected {error!r:.200}"))
             else:
                 self._note_success()
-                self._arrived.append(answer)
+                with self._wake:
+                    if not self._closing:  # else drain has counted it as failed
+                        self._arrived.append(answer)
 
     def _note_failure(self, error: EdgeError) -> None:
         first, longest = BACKOFF_S
@@ -158,11 +165,14 @@ class Offloader:
             response = decode_response(answer, answer_headers)
             labels = tuple(_text(label) for label in response.outputs["labels"].data)
             scores = np.array(response.outputs["scores"].data, np.float32).reshape(-1)
-            if len(labels) != len(scores) or not len(labels) or not np.isfinite(scores).all():
+            if len(labels) != len(scores) or not len(labels):
                 raise ValueError(f"{len(labels)} labels and {len(scores)} scores")
+            if not ((scores >= 0) & (scores <= 1)).all() or (np.diff(scores) > 0).any():
+                raise ValueError("its scores are no probabilities, best first")
         except (ProtocolError, KeyError, ValueError, TypeError) as error:
             raise OffloadError(f"{self._root}: the answer makes no sense: {error}") from None
-        return Answer(event, Classes(np.arange(len(labels)), scores, labels), response.model_name)
+        variant = str(response.parameters.get("variant", ""))  # edge-cloud says it, other servers do not
+        return Answer(event, Classes(np.full(len(labels), UNKNOWN_CLASS), scores, labels), response.model_name, variant)
 
     def _check_model(self) -> None:
         """Ask for the model's metadata once, so that a server of another kind is named as such."""
@@ -192,6 +202,9 @@ class Offloader:
             data = self._read(response)
         except urllib3.exceptions.HTTPError as error:
             raise OffloadError(f"{self._root}: {_plain(error, self._timeout_s)}") from None
+        if response.status == 404:
+            hint = f"name the model with --offload {self._root}/v2/models/NAME"
+            raise OffloadError(f"{self._root}: no model {self._model} there ({_server_message(data)}); {hint}")
         if response.status != 200:
             raise OffloadError(f"{self._root}: status {response.status} for {path}: {_server_message(data)}")
         return data, dict(response.headers)
@@ -230,17 +243,19 @@ def _parse(url: str, model: str) -> tuple[str, str]:
         port_is_valid = parts.port is None or parts.port > 0
     except ValueError:
         port_is_valid = False
-    if not port_is_valid or parts.scheme not in ("http", "https") or not parts.hostname:
+    if not port_is_valid or parts.scheme not in ("http", "https") or not parts.hostname or " " in parts.netloc:
         raise UsageError(f"--offload {url}: expected http://HOST:PORT or https://HOST/v2/models/NAME")
     if parts.username or parts.password or parts.query or parts.fragment:
         raise UsageError("--offload: a URL with a user, a password, a query or a fragment is not accepted")
-    path, _, name = parts.path.partition("/v2/models/")
-    return f"{parts.scheme}://{parts.netloc}{path.rstrip('/')}", name.strip("/") or model
+    path, _, name = parts.path.rstrip("/").removesuffix("/infer").removesuffix("/v2").partition("/v2/models/")
+    return f"{parts.scheme}://{parts.netloc}{path.rstrip('/')}", name or model
 
 
 def _plain(error: urllib3.exceptions.HTTPError, timeout_s: float) -> str:
     cause: BaseException | None = error
     while cause is not None:
+        if isinstance(cause, ssl.SSLError):
+            return f"TLS failed ({cause.reason or 'no reason given'}); if it does not speak TLS, use http://"
         if isinstance(cause, ConnectionRefusedError):
             return "connection refused"
         if isinstance(cause, urllib3.exceptions.TimeoutError | TimeoutError) and not isinstance(

@@ -8,6 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+import edge.opencv  # noqa: F401 -- it keeps OpenCV quiet
 from edge.errors import DataError
 from edge.types import UInt8
 

@@ -73,7 +73,8 @@ class Summary(msgspec.Struct, frozen=True):
     `fps` is n - 1 frames over the time between the first event and the last, so start-up is not in it.
 
     `dropped` frames were replaced by newer ones, `skipped` ones could not be read, `offloaded` were sent to the
-    endpoint, `revised` came back in time, `offload_failed` did not, and `events_lost` could not be written.
+    endpoint, `revised` came back in time, `offload_failed` did not, `offload_declined` were uncertain while the endpoint
+    was away, and `events_lost` events and video frames could not be written.
     """
 
     source: str
@@ -89,6 +90,7 @@ class Summary(msgspec.Struct, frozen=True):
     offloaded: int
     revised: int
     offload_failed: int
+    offload_declined: int
     events_lost: int
     latency_ms: Latencies
     first_result_s: float

@@ -298,10 +298,7 @@ def test_the_input_is_not_written_over(run: Command, tmp_path: Path, option: str
 
 def test_a_summary_that_cannot_be_written(run: Command, folder: Path, tmp_path: Path) -> None:
     done = run("--source", folder, "--summary", tmp_path / "no" / "s.json")
-    assert len(events_in(done.out)) == 6
-    assert done.code == 2
-    assert "--summary" in done.err.splitlines()[-1]
-    assert "Traceback" not in done.err
+    assert "--summary" in done.refused(2)  # before anything is done
 
 
 def test_a_full_disk(run: Command, folder: Path) -> None:
@@ -310,7 +307,7 @@ def test_a_full_disk(run: Command, folder: Path) -> None:
     assert done.out == ""
     lines = done.err.splitlines()
     assert sum("events: /dev/full: No space left on device" in line for line in lines) == 1
-    assert "6 events could not be written and are lost" in lines[-1]
+    assert "6 events or video frames could not be written and are lost" in lines[-1]
     assert "6 frames" in done.err
 
 
@@ -406,13 +403,13 @@ def test_head_may_leave(tiny_edge: Path, reaped: list[subprocess.Popen[str]]) ->
 @pytest.mark.parametrize(
     ("shell", "code", "lines"),
     [
-        ("{run} --events {tmp}/e --summary - > /dev/full", 2, "--summary -: No space left"),
+        ("{run} --events {tmp}/e --summary - > /dev/full", 1, "--summary -: No space left"),
         ("{run} > /dev/full", 1, "No space left"),
         ("{run} --events {tmp}/e >&-", 0, ""),
         ("{run} >&-", 0, ""),
         ("{run} --events - >&-", 2, "--events"),
         ("{run} --events {tmp}/e 2>&-", 0, ""),
-        ("{run} --summary - | head -n 1; exit ${{PIPESTATUS[0]}}", 0, ""),
+        ("{run} --events {tmp}/e --summary - | head -n 1; exit ${{PIPESTATUS[0]}}", 0, ""),
         ("{run} 2>&1 | head -n 1; exit ${{PIPESTATUS[0]}}", 0, ""),
         ("{run} --help > /dev/full", 1, ""),
     ],

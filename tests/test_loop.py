@@ -33,6 +33,7 @@ class FakeOffloader:
         self.drained: list[float] = []
         self._delay = delay
         self._down = down
+        self.declined = 0
         self._due: list[tuple[int, Answer]] = []
         self._asked = 0
 
@@ -42,7 +43,7 @@ class FakeOffloader:
     def submit(self, event: Event) -> None:
         self.submitted_events.append(event)
         result = Classes(np.array([0]), np.array([0.875], np.float32), ("cloud's",))
-        self._due.append((self._asked + self._delay, Answer(event, result, "big")))
+        self._due.append((self._asked + self._delay, Answer(event, result, "big", "v2")))
 
     def answers(self) -> list[Answer]:
         ready = [answer for due, answer in self._due if due <= self._asked]
@@ -144,7 +145,7 @@ def test_unsure_frames_are_offloaded_and_revised(model: Model) -> None:
     for event in revised:
         original = local[event.frame.sequence]
         assert event.frame is original.frame
-        assert (event.served_by, event.model, event.variant) == ("cloud", "big", "")
+        assert (event.served_by, event.model, event.variant) == ("cloud", "big", "v2")
         assert event.result.labels == ("cloud's",)
         assert event.decision == original.decision
         assert event.timings == original.timings
@@ -168,6 +169,7 @@ def test_while_the_endpoint_is_down_the_local_answer_stands(model: Model) -> Non
     assert local[1].decision.reason == "confidence 0.100 < 0.5, endpoint unavailable"
     assert local[1].decision.confidence == pytest.approx(0.1)
     assert [event.frame.sequence for event in offloader.submitted_events] == [0, 2]
+    assert offloader.declined == 1
 
 
 @pytest.mark.parametrize("error", [CaptureError("camera 0: gone"), EngineError("it broke")])

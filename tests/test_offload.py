@@ -182,7 +182,11 @@ def test_bad_answers(opened: Opener, name: str) -> None:
 
 
 METADATA_ANSWERS = {
-    "another model's server": (404, b'{"error": "unknown model tiny"}', "status 404 for /v2/models/tiny: unknown model tiny"),
+    "another model's server": (
+        404,
+        b'{"error": "unknown model tiny"}',
+        "no model tiny there (unknown model tiny); name the model with --offload http",
+    ),
     "a web page": (200, b"<html></html>", "does not speak the Open Inference Protocol v2; start edge-cloud there"),
     "deep json": (200, b"[" * 200_000, "does not speak"),
     "a list": (200, b"[]", "does not speak"),

@@ -341,6 +341,35 @@ def test_the_status_line(capsys: pytest.CaptureFixture[str], monkeypatch: pytest
     lines = shown.err.split("\r\x1b[K")[1:]
     assert 4 <= len(lines) <= 6  # at most five times a second, then cleared
     assert lines[-1] == ""
-    assert "frame 0  class 0 75%  local  20 ms" in lines[0]
+    assert "frame 0 class 0 75% local 20 ms" in lines[0]
     assert all(len(line) < 60 for line in lines)
     assert sink.lost == 0
+
+
+def test_a_disk_that_fills_inside_a_line_leaves_whole_lines_only(tmp_path: Path) -> None:
+    """In a process with a limit on file size, which the kernel enforces as it does a full disk."""
+    code = (
+        "import resource, signal, sys; from edge.sinks.jsonl import JsonlSink; from tests.samples import event\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); said = []\n"
+        "sink = JsonlSink(sys.argv[1], said.append); sink.emit(event()); size = open(sys.argv[1], 'rb').seek(0, 2)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (size + 20, resource.RLIM_INFINITY)); sink.emit(event()); sink.emit(event())\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2); sink.emit(event()); sink.close()\n"
+        "print(sink.lost, len(said))"
+    )
+    done = subprocess.run([sys.executable, "-c", code, tmp_path / "e"], capture_output=True, text=True, timeout=60)
+    assert done.stdout.split() == ["2", "2"], done.stderr
+    lines = (tmp_path / "e").read_bytes().splitlines()
+    assert [bool(json.loads(line)) for line in lines] == [True, True]
+
+
+def test_a_video_that_is_not_all_there_is_said_and_counted(tmp_path: Path) -> None:
+    code = (
+        "import resource, signal, sys; from edge.sinks.video import VideoSink; from tests.samples import event\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); said = []\n"
+        "sink = VideoSink(sys.argv[1], 10.0, said.append)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (2000, resource.RLIM_INFINITY))\n"
+        "[sink.emit(event()) for _ in range(30)]; sink.close(); print(sink.lost, *said)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, tmp_path / "v.mp4"], capture_output=True, text=True, timeout=60)
+    assert done.stdout.startswith("30 video: "), done
+    assert "30 of 30 frames are not in it" in done.stdout

@@ -293,7 +293,7 @@ def test_pictures_come_in_the_order_of_their_names(tmp_path: Path) -> None:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(encoded(picture(), ".png"))
     with PictureSource(tmp_path) as source:
-        assert [frame.name for frame in source] == ["10.png", "9.png", "a.PNG", "b.png", "c.png"]
+        assert [frame.name for frame in source] == ["10.png", "9.png", "a.PNG", "b.png", "sub/c.png"]
 
 
 def test_pictures_that_cannot_be_read_are_skipped_and_named(tmp_path: Path) -> None:
@@ -541,9 +541,9 @@ def test_paths(tmp_path: Path, prefix: str) -> None:
         ("rtsp://10.0.0.1/stream", UsageError, "not rtsp://"),
         ("http://localhost/a.jpg", UsageError, "not http://"),
         ("gopher://x", UsageError, "not gopher://"),
-        ("camera:", SourceError, "no such file"),
-        ("camera:-1", SourceError, "no such file"),
-        ("camera:1234", SourceError, "no such file"),
+        ("camera:", UsageError, "named by its number"),
+        ("camera:-1", UsageError, "named by its number"),
+        ("camera:1234", UsageError, "named by its number"),
         ("Demo", SourceError, "no such file"),
         ("nothing.mp4", SourceError, "nothing.mp4: no such file"),
         ("file:///nothing.mp4", SourceError, "/nothing.mp4: no such file"),

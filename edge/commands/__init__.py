@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -60,8 +61,10 @@ class OneLineCommand(click.Command):
         except BrokenPipeError:
             _leave_quietly()
         except OSError as error:
-            _discard(1)
-            fail(name, f"standard output: {error.strerror or error}", 1)
+            where = f"{error.filename}: " if error.filename is not None else "standard output: "
+            if error.filename is None:
+                _discard(1)
+            fail(name, f"{where}{error.strerror or error}", 1)
 
 
 def _leave_quietly() -> NoReturn:
@@ -76,6 +79,11 @@ def _discard(descriptor: int) -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)
 
 
+def has_terminal() -> bool:
+    """Whether standard error is a terminal that can rewrite a line."""
+    return sys.stderr is not None and sys.stderr.isatty() and os.environ.get("TERM", "dumb") != "dumb"
+
+
 def fail(name: str, line: str, code: int) -> NoReturn:
     """Say one line on standard error and exit."""
     speaker(name)(line)
@@ -86,8 +94,11 @@ def speaker(name: str) -> Callable[[str], None]:
     """A function that says one line on standard error at once, under the command's name."""
 
     def say(text: str) -> None:
-        if sys.stderr is not None:  # as a service started with 2>&- has it
-            sys.stderr.write(f"{name}: {one_line(text)}\n")
+        if sys.stderr is None:  # as a service started with 2>&- has it
+            return
+        with suppress(OSError, ValueError):  # nobody listens any more: that ends nothing
+            clear = "\r\x1b[K" if has_terminal() else ""  # a status line may stand there
+            sys.stderr.write(f"{clear}{name}: {one_line(text)}\n")
             sys.stderr.flush()
 
     return say

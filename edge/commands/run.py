@@ -16,7 +16,7 @@ import click
 import msgspec
 
 from edge.bundle import open_bundle
-from edge.commands import SETTINGS, OneLineCommand, bundle_option, speaker, threads_option, version_option
+from edge.commands import SETTINGS, OneLineCommand, bundle_option, has_terminal, speaker, threads_option, version_option
 from edge.errors import EdgeError, UsageError
 from edge.events import utf8
 from edge.loop import run
@@ -36,7 +36,7 @@ say = speaker(NAME)
 
 
 @click.command(NAME, cls=OneLineCommand, context_settings=SETTINGS)
-@click.option("--camera", metavar="N", type=click.IntRange(0, 999), help="Read the V4L2 camera /dev/videoN.")
+@click.option("--camera", metavar="N", help="Read the V4L2 camera /dev/videoN.")
 @click.option("--source", metavar="URI", help="Read a video file, a picture, a folder of pictures, camera:N, or 'demo'.")
 @bundle_option
 @click.option("--variant", metavar="NAME", help="Run this variant of the bundle and no other.")
@@ -67,7 +67,7 @@ say = speaker(NAME)
 @click.option("--max-frames", type=click.IntRange(min=1), help="Stop after this many frames.")
 @version_option
 def main(
-    camera: int | None,
+    camera: str | None,
     source: str | None,
     model_path: Path,
     variant: str | None,
@@ -91,12 +91,13 @@ def main(
         raise UsageError("give either --camera N or --source URI; 'edge-run --source demo' needs no camera")
     if math.isnan(threshold):
         raise UsageError("--threshold nan: expected a number from 0 to 1")
-    _check_not_the_input(source, events, video, summary_path)
+    inputs = [(source or "").removeprefix("file://"), str(model_path)]
+    _check_targets({"--events": events, "--video": video, "--summary": summary_path}, inputs)
     with ExitStack() as stack:
-        frames = open_source(f"camera:{camera}" if source is None else source)
+        frames = open_source(f"camera:{camera.removeprefix('/dev/video')}" if camera is not None else source or "")
         model = open_model(open_bundle(model_path), variant=variant, threads=threads, spin=spin, say=say)
         stack.callback(model.engine.close)
-        offloader = _open_offloader(offload, model) if offload else None
+        offloader = _open_offloader(offload, model) if offload is not None else None
         if offloader is not None:
             stack.callback(offloader.close)
         stack.enter_context(frames)
@@ -112,7 +113,12 @@ def main(
         if failure is None and tally.frames == max_frames:
             ended = "--max-frames reached"
     summary = _summarize(tally, model, frames, offloader, sinks, ended)
-    _report(summary, summary_path)
+    try:
+        _report(summary, summary_path)
+    except EdgeError as error:
+        if failure is None:
+            raise
+        say(str(error))  # the first failure is the one to end with
     if failure is not None:
         raise failure
     return 1 if summary.events_lost else 0
@@ -141,12 +147,26 @@ def _pump(source: Source, events: Iterator[Event], sinks: Sequence[Sink], tally:
     return (f"ended by {signals[0]}" if signals else ended), failure
 
 
-def _check_not_the_input(source: str | None, *targets: str | None) -> None:
-    """Refuse to write over what is being read."""
-    read = (source or "").removeprefix("file://")
-    for target in targets:
-        if target and os.path.exists(read) and os.path.exists(target) and os.path.samefile(read, target):
-            raise UsageError(f"{target} is the source itself; write to another file")
+def _check_targets(targets: dict[str, str | None], inputs: Sequence[str]) -> None:
+    """Refuse to write over what is read, two things into one file, or the summary where nothing can be written."""
+    files = {flag: target for flag, target in targets.items() if target and target != "-" and not target.startswith("/dev/")}
+    places = {flag: os.path.realpath(target) for flag, target in files.items()}
+    for flag, target in files.items():
+        if any(os.path.exists(read) and os.path.realpath(read) == places[flag] for read in inputs):
+            raise UsageError(f"{flag} {target} is what is being read; write to another file")
+        twins = [other for other in files if places[other] == places[flag]]
+        if len(twins) > 1:
+            raise UsageError(f"{' and '.join(twins)} both write {target}; give each its own file")
+    if targets["--summary"] == "-":
+        if sys.stdout is None:
+            raise UsageError("--summary -: standard output is closed; give a file")
+        if targets["--events"] == "-" or (targets["--events"] is None and not sys.stdout.isatty()):
+            raise UsageError("--summary - would mix with the events on standard output; give --events a file")
+    elif summary := files.get("--summary"):
+        try:
+            open(summary, "ab").close()
+        except OSError as error:
+            raise UsageError(f"--summary {summary}: {error.strerror}; choose a file that can be written") from None
 
 
 def _open_offloader(url: str, model: Model) -> Offloader:
@@ -161,20 +181,20 @@ def _open_sinks(events: str | None, video: str | None, source: Source) -> list[S
     to_stdout = events == "-" or (events is None and sys.stdout is not None and not on_terminal)
     if events is not None or to_stdout:
         sinks.append(JsonlSink(events or "-", say))
-    if sys.stderr is not None and sys.stderr.isatty() and not (to_stdout and on_terminal):
+    if has_terminal() and not to_stdout:
         from edge.sinks.status import StatusSink
 
         sinks.append(StatusSink())
     if video is not None:
         from edge.sinks.video import VideoSink
 
-        sinks.append(VideoSink(video, source.fps))
+        sinks.append(VideoSink(video, source.fps, say))
     return sinks
 
 
 @contextmanager
 def _stopping_on_signals(source: Source) -> Iterator[list[str]]:
-    """Stop the source at the first SIGINT or SIGTERM, and yield the list that then names it; a second one kills."""
+    """Stop the source at the first SIGINT, SIGTERM or SIGHUP, and yield the list that then names it; a second one kills."""
     received: list[str] = []
 
     def stop(number: int, frame: object) -> None:
@@ -182,7 +202,10 @@ def _stopping_on_signals(source: Source) -> Iterator[list[str]]:
         source.stop()
         signal.signal(number, before[signal.Signals(number)])
 
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # nohup
+        numbers.append(signal.SIGHUP)  # the terminal went away: finish the files all the same
+    before = {number: signal.signal(number, stop) for number in numbers}
     try:
         yield received
     finally:
@@ -207,6 +230,7 @@ def _summarize(
         offloaded=offloader.submitted if offloader else 0,
         revised=tally.revised,
         offload_failed=offloader.failed if offloader else 0,
+        offload_declined=offloader.declined if offloader else 0,
         events_lost=sum(sink.lost for sink in sinks),
         latency_ms=tally.latencies(),
         first_result_s=round(tally.first_result_s, 3),
@@ -221,12 +245,12 @@ def _report(summary: Summary, path: str | None) -> None:
     if summary.frames:
         _say_summary(summary)
     if summary.events_lost:
-        say(f"{summary.events_lost} events could not be written and are lost")
+        say(f"{summary.events_lost} events or video frames could not be written and are lost")
     if path is None:
         return
     data = msgspec.json.format(msgspec.json.encode(summary), indent=1) + b"\n"
     try:
-        if path == "-" and sys.stdout is not None:
+        if path == "-":
             sys.stdout.buffer.write(data)
             sys.stdout.flush()
         else:
@@ -234,13 +258,14 @@ def _report(summary: Summary, path: str | None) -> None:
     except BrokenPipeError:
         raise  # the command's outermost layer knows
     except OSError as error:
-        raise UsageError(f"--summary {path}: {error.strerror}; choose a file that can be written") from None
+        raise EdgeError(f"--summary {path}: {error.strerror}; free some space") from None
 
 
 def _say_summary(summary: Summary) -> None:
     latency = summary.latency_ms
     say(
-        f"{summary.frames} frames in {summary.seconds:.1f} s ({summary.fps:.1f} frames/s), "
+        f"{summary.frames} frame{'s' if summary.frames > 1 else ''} in {summary.seconds:.1f} s"
+        f"{f' ({summary.fps:.1f} frames/s)' if summary.fps else ''}, "
         f"{summary.dropped} dropped, {summary.skipped} skipped; {summary.ended}"
     )
     say(
@@ -248,8 +273,11 @@ def _say_summary(summary: Summary) -> None:
         f"(p50 of infer {latency.infer.p50:.1f}, prepare {latency.prepare.p50:.1f}, decode {latency.decode.p50:.1f}); "
         f"first result after {summary.first_result_s:.2f} s, cpu {summary.cpu_seconds:.1f} s, peak {summary.peak_rss_mb:.0f} MB"
     )
-    if summary.offloaded:
-        say(f"offloaded {summary.offloaded}: {summary.revised} revised by the cloud, {summary.offload_failed} failed")
+    if summary.offloaded or summary.offload_declined:
+        say(
+            f"offloaded {summary.offloaded}: {summary.revised} revised by the cloud, {summary.offload_failed} failed; "
+            f"{summary.offload_declined} more were uncertain while the endpoint was away"
+        )
 
 
 if __name__ == "__main__":

@@ -27,7 +27,10 @@ class EngineOptions:
 
 
 def _open_onnx(model: bytes, variant: Variant, options: EngineOptions) -> Engine:
-    from edge.engines.onnx import OnnxEngine
+    try:
+        from edge.engines.onnx import OnnxEngine
+    except ImportError as error:
+        raise EngineError(f"onnxruntime is installed but cannot be loaded: {error}; reinstall it") from None
 
     return OnnxEngine(model, variant, options)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -63,11 +64,27 @@ class JsonlSink:
             os.close(self._descriptor)
 
     def _write(self, data: bytes) -> None:
-        """Write all of `data`, remembering in `_torn` whether the file now ends inside a line."""
+        """Write all of `data` or, where the file lets us take it back, nothing; `_torn`: it ends inside a line."""
         view = memoryview(data)
-        while view:
-            view = view[os.write(self._descriptor, view) :]
-            self._torn = bool(view)
+        try:
+            while view:
+                view = view[os.write(self._descriptor, view) :]
+        except OSError:
+            written = len(data) - len(view)
+            if written:
+                self._torn = not self._take_back(written)
+            raise
+        self._torn = False
+
+    def _take_back(self, count: int) -> bool:
+        """Cut the last `count` bytes, ours, off a regular file."""
+        try:
+            if not stat.S_ISREG(os.fstat(self._descriptor).st_mode):
+                return False
+            os.ftruncate(self._descriptor, os.fstat(self._descriptor).st_size - count)
+        except OSError:
+            return False
+        return True
 
 
 def _ends_inside_a_line(path: Path) -> bool:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import shutil
 import sys
+from contextlib import suppress
 
+from edge.errors import one_line
 from edge.types import Event
 
 PERIOD_S = 0.2
@@ -25,14 +27,17 @@ class StatusSink:
             return
         self._shown_s = event.emitted_s
         label = event.result.labels[0] if len(event.result) else "nothing"
-        line = (
-            f"frame {event.frame.sequence}  {label} {event.result.confidence:.0%}  {event.served_by}"
-            f"  {event.age_ms:.0f} ms  cloud answers {self._revised}"
-        )
-        sys.stderr.write(f"\r\x1b[K{line[: shutil.get_terminal_size().columns - 1]}")
-        sys.stderr.flush()
+        line = f"frame {event.frame.sequence}  {label} {event.result.confidence:.0%}  {event.served_by}  {event.age_ms:.0f} ms"
+        if self._revised:
+            line += f"  cloud answers {self._revised}"
+        _show(one_line(line)[: shutil.get_terminal_size().columns - 1])
 
     def close(self) -> None:
         """Clear the line."""
-        sys.stderr.write("\r\x1b[K")
+        _show("")
+
+
+def _show(line: str) -> None:
+    with suppress(OSError, ValueError):  # the terminal may be gone
+        sys.stderr.write(f"\r\x1b[K{line}")
         sys.stderr.flush()

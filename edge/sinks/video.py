@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
 
-from edge.errors import UsageError
-from edge.opencv import check_name
+from edge.errors import SourceError, UsageError
+from edge.opencv import check_name, open_capture
 from edge.types import Event, UInt8
 
 CODECS = {".mp4": "mp4v", ".avi": "MJPG", ".mkv": "mp4v"}
 FALLBACK_FPS = 15.0
+SLACK_FRAMES = 2
+"""Some containers tell their frame count by duration, which rounds."""
 WHITE, AMBER, GREEN, SHADE = (255, 255, 255), (0, 191, 255), (120, 220, 120), (32, 32, 32)
 
 
 class VideoSink:
-    """Writes one annotated frame a local event; a cloud's late answer is shown on the frames that follow it."""
+    """Writes one annotated frame a local event; a late answer of the cloud is shown for a second's worth of frames.
 
-    def __init__(self, target: str, fps: float | None) -> None:
+    Frames that are not in the finished file, because the disk was full, are counted in `lost` and said at the end.
+    """
+
+    def __init__(self, target: str, fps: float | None, say: Callable[[str], None] = lambda line: None) -> None:
         self.lost = 0
+        self._say = say
+        self._written = 0
         self._path = Path(target)
         self._fps = fps or FALLBACK_FPS
         self._writer: cv2.VideoWriter | None = None
@@ -42,17 +50,34 @@ class VideoSink:
             self._size_wh = event.frame.size_wh
             codec = cv2.VideoWriter.fourcc(*CODECS[self._path.suffix.lower()])
             self._writer = cv2.VideoWriter(str(self._path), cv2.CAP_FFMPEG, codec, self._fps, self._size_wh)
+        self._written += 1
         if not self._writer.isOpened():
-            self.lost += 1
             return
+        if self._revision is not None and event.frame.sequence - self._revision.frame.sequence > self._fps:
+            self._revision = None
         picture = event.frame.image
         picture = picture.copy() if event.frame.size_wh == self._size_wh else cv2.resize(picture, self._size_wh)  # type: ignore[assignment]
         self._writer.write(annotate(picture, event, self._revision))
 
     def close(self) -> None:
-        """Finish the file."""
-        if self._writer is not None:
-            self._writer.release()
+        """Finish the file and read back how many frames it holds: OpenCV says nothing when it cannot write."""
+        if self._writer is None:
+            return
+        self._writer.release()
+        self._writer = None
+        missing = self._written - self._frames_in_file()
+        if missing > SLACK_FRAMES:
+            self.lost = missing
+            self._say(f"video: {self._path}: {missing} of {self._written} frames are not in it; is the disk full?")
+
+    def _frames_in_file(self) -> int:
+        try:
+            capture = open_capture(str(self._path), cv2.CAP_FFMPEG, "unreadable")
+        except SourceError:
+            return 0
+        count = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
+        capture.release()
+        return count
 
 
 def annotate(picture: UInt8, event: Event, revision: Event | None = None) -> UInt8:

@@ -17,6 +17,10 @@ def _open_camera(uri: str) -> Source:
     return CameraSource(int(uri.removeprefix("camera:").removeprefix("/dev/video")))
 
 
+def _refuse_camera(uri: str) -> Source:
+    raise UsageError(f"{uri}: a camera is named by its number; --camera 0 or --source camera:0 is /dev/video0")
+
+
 def _open_demo(uri: str) -> Source:
     from edge.sources.demo import DemoSource
 
@@ -37,6 +41,7 @@ def _open_path(uri: str) -> Source:
 
 SOURCES = {
     r"camera:\d{1,3}|/dev/video\d{1,3}": _open_camera,
+    r"camera:.*": _refuse_camera,
     r"demo": _open_demo,
     r"(file://)?.+": _open_path,
 }

@@ -1,4 +1,4 @@
-"""A picture, or a folder of them in the order of their names."""
+"""A picture, or those of a folder and the folders in it, in the order of their paths."""
 
 from __future__ import annotations
 
@@ -27,6 +27,9 @@ class PictureSource(BaseSource):
         if not self._files:
             raise SourceError(f"{self._path}: holds no pictures")
 
+    def _name_of(self, path: Path) -> str:
+        return path.name if path == self._path else str(path.relative_to(self._path))
+
     def frames(self) -> Iterator[Frame]:
         """Every readable picture. Raises SourceError at the end when none was."""
         readable = 0
@@ -40,7 +43,7 @@ class PictureSource(BaseSource):
                 self.skipped.append(str(error))
                 continue
             captured_s = time.monotonic()
-            yield Frame(image, readable, captured_s, self.name, (captured_s - started_s) * 1e3, path.name)
+            yield Frame(image, readable, captured_s, self.name, (captured_s - started_s) * 1e3, self._name_of(path))
             readable += 1
         if readable == 0:
             raise SourceError(self.skipped[0] if len(self._files) == 1 else f"{self._path}: no picture in it can be read")
