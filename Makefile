@@ -9,15 +9,15 @@ export EDGE_DATA
 help:  ## this list
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
 
-.venv/bin/python:
-	$(PYTHON) -m venv .venv
+.venv/bin/pip:
+	@$(PYTHON) -m venv .venv || { rm -rf .venv; echo "make: $(PYTHON) cannot make a virtual environment; apt install python3-venv"; exit 1; }
 
-.venv/device: pyproject.toml constraints.txt | .venv/bin/python
+.venv/device: pyproject.toml constraints.txt | .venv/bin/pip
 	@echo "installing what a device and its endpoint need ..."
 	$(PIP) -c constraints.txt -e '.[onnx,cloud]'
 	@touch $@
 
-.venv/dev: pyproject.toml constraints.txt | .venv/bin/python
+.venv/dev: pyproject.toml constraints.txt | .venv/bin/pip
 	@echo "installing everything for developers, torch among it: two to four minutes ..."
 	$(PIP) -c constraints.txt -e '.[dev]'
 	@touch $@ .venv/device

@@ -29,6 +29,7 @@ options = ort.SessionOptions()
 options.intra_op_num_threads = args.threads
 options.inter_op_num_threads = 1
 options.add_session_config_entry("session.intra_op.allow_spinning", "1" if args.spin else "0")
+options.add_session_config_entry("session.force_spinning_stop", "1")
 options.add_session_config_entry("session.x64quantprecision", "1" if args.exact else "0")
 session = ort.InferenceSession(args.model, options, providers=["CPUExecutionProvider"])
 model_input = session.get_inputs()[0]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from datetime import datetime, timezone
 from typing import Any, Literal
 
@@ -59,9 +57,9 @@ class EventRecord(msgspec.Struct, forbid_unknown_fields=True):
     revises: bool
 
 
-def event_record(event: Event, wall_clock: Callable[[], float] = time.time) -> EventRecord:
-    """The record of an event; `captured_at` is UTC by the clock at emission less the event's age."""
-    captured = datetime.fromtimestamp(wall_clock() - event.age_ms / 1e3, timezone.utc)
+def event_record(event: Event) -> EventRecord:
+    """The record of an event."""
+    captured = datetime.fromtimestamp(event.captured_at_s, timezone.utc)
     timings = event.timings
     return EventRecord(
         seq=event.frame.sequence,

@@ -25,6 +25,7 @@ def run(
     *,
     offloader: Offloader | None = None,
     clock: Callable[[], float] = time.monotonic,
+    wall_clock: Callable[[], float] = time.time,
 ) -> Iterator[Event]:
     """Yield an event for every frame as soon as it is known, and a revising event for each answer of the cloud.
 
@@ -34,7 +35,7 @@ def run(
     failure: EdgeError | None = None
     try:
         for frame in frames:
-            event = _step(frame, model, policy, clock)
+            event = _step(frame, model, policy, clock, wall_clock)
             if offloader is not None and event.decision.action == "offload":
                 event = _offload(event, offloader)
             yield event
@@ -48,7 +49,7 @@ def run(
         raise failure
 
 
-def _step(frame: Frame, model: Model, policy: Policy, clock: Callable[[], float]) -> Event:
+def _step(frame: Frame, model: Model, policy: Policy, clock: Callable[[], float], wall_clock: Callable[[], float]) -> Event:
     begun_s = clock()
     tensor = model.task.prepare(frame)
     prepared_s = clock()
@@ -64,6 +65,7 @@ def _step(frame: Frame, model: Model, policy: Policy, clock: Callable[[], float]
         model=model.name,
         variant=model.variant.name,
         emitted_s=decoded_s,
+        captured_at_s=wall_clock() - (decoded_s - frame.captured_s),
         timings=Timings(
             capture=frame.capture_ms,
             prepare=(prepared_s - begun_s) * 1e3,

@@ -118,8 +118,9 @@ class Timings:
 class Event:
     """A frame's identity, its result, the decision, who served it and how long each stage took.
 
-    `emitted_s` is on the monotonic clock like `frame.captured_s`, so `age_ms` is the end-to-end latency. `revises`
-    marks a late answer from the cloud to a frame that already has an event.
+    `emitted_s` is on the monotonic clock like `frame.captured_s`, so `age_ms` is the end-to-end latency; `captured_at_s`
+    is the capture in seconds since 1970, by the wall clock at the first event of the frame. `revises` marks a late
+    answer from the cloud to a frame that already has an event.
     """
 
     frame: Frame
@@ -128,6 +129,7 @@ class Event:
     model: str
     variant: str
     emitted_s: float
+    captured_at_s: float
     served_by: ServedBy = "local"
     timings: Timings = field(default_factory=Timings)
     revises: bool = False

@@ -54,7 +54,7 @@ def event(of: Frame | None = None, *, action: str = "accept", scores: tuple[floa
     labels = tuple(f"class {i}" for i in range(len(scores)))
     result = Classes(np.arange(len(scores)), np.array(scores, np.float32), labels)
     of = of or frame()
-    defaults = {"model": "tiny", "variant": "float32", "emitted_s": of.captured_s + 0.02}
+    defaults = {"model": "tiny", "variant": "float32", "emitted_s": of.captured_s + 0.02, "captured_at_s": 1.7e9}
     confidence = scores[0] if scores else 0.0
     return Event(of, result, Decision(action, "because", confidence), **(defaults | more))  # type: ignore[arg-type]
 

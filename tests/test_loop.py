@@ -238,3 +238,14 @@ def test_with_a_real_endpoint_that_goes_away(model: Model) -> None:
     assert any("endpoint unavailable" in event.decision.reason for event in local)
     assert len(said) == 1
     assert "status 500" in said[0]
+
+
+def test_captured_at_is_of_the_capture_and_survives_a_step_of_the_clock(model: Model) -> None:
+    """A board sets its clock while the cloud thinks: the revision still tells the time of its frame."""
+    offloader = FakeOffloader(delay=1)
+    clock = iter([10.0, 10.0, 10.0, 10.25] + [20.0] * 20)
+    wall = iter([1000.0] + [1.7e9] * 20)
+    clocks = {"clock": lambda: next(clock), "wall_clock": lambda: next(wall)}
+    given = [frame(plain(DARK), captured_s=10.0)]
+    found = list(run(given, model, Threshold(0.5), offloader=offloader, **clocks))  # type: ignore[arg-type]
+    assert [(event.revises, event.captured_at_s) for event in found] == [(False, 999.75), (True, 999.75)]

@@ -352,7 +352,8 @@ def test_a_disk_that_fills_inside_a_line_leaves_whole_lines_only(tmp_path: Path)
         "import resource, signal, sys; from edge.sinks.jsonl import JsonlSink; from tests.samples import event\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); said = []\n"
         "sink = JsonlSink(sys.argv[1], said.append); sink.emit(event()); size = open(sys.argv[1], 'rb').seek(0, 2)\n"
-        "resource.setrlimit(resource.RLIMIT_FSIZE, (size + 20, resource.RLIM_INFINITY)); sink.emit(event()); sink.emit(event())\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (size + 20, resource.RLIM_INFINITY))\n"
+        "sink.emit(event()); sink.emit(event())\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2); sink.emit(event()); sink.close()\n"
         "print(sink.lost, len(said))"
     )

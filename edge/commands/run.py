@@ -44,7 +44,7 @@ say = speaker(NAME)
 @click.option(
     "--spin/--no-spin",
     default=None,
-    help="Keep engine threads hot within an inference: faster, warmer.  [default: the board's profile]",
+    help="Let engine threads spin within an inference: lower latency, more power.  [default: the board's profile]",
 )
 @click.option(
     "--events",

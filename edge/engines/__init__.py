@@ -16,9 +16,9 @@ EXTRAS = {"onnx": ("onnxruntime",), "tflite": ("ai_edge_litert", "tflite_runtime
 
 @dataclass(frozen=True, slots=True)
 class EngineOptions:
-    """How an engine runs: its threads, whether they spin between frames, and exact integer products on x86.
+    """How an engine runs: its threads, whether they spin within an inference, and whether x86 computes as ARM does.
 
-    `exact` makes ONNX Runtime on x86 compute bit for bit what ARM computes, at a tenth of its speed for s8s8 variants.
+    `exact` makes ONNX Runtime on x86 compute bit for bit what ARM computes, at a quarter of its speed for s8s8 variants.
     """
 
     threads: int = 1

@@ -29,6 +29,6 @@ fi
 
 platforms=$(for glibc in 17 24 26 27 28 31 34 35 36; do printf -- '--platform manylinux_2_%s_aarch64 ' $glibc; done)
 # shellcheck disable=SC2086
-python3 -m pip install -q --disable-pip-version-check --no-compile --upgrade --target "$root/opt/site" --only-binary=:all: \
+"${PYTHON:-python3}" -m pip install -q --disable-pip-version-check --no-compile --upgrade --target "$root/opt/site" --only-binary=:all: \
   --implementation cp --python-version 3.11 --abi cp311 --abi abi3 --abi none $platforms --platform manylinux2014_aarch64 \
   -c "$(dirname "$0")/../../constraints.txt" "$wheel[onnx,tflite]"

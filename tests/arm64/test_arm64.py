@@ -54,7 +54,8 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     subprocess.run([sys.executable, "-m", "build", "--outdir", wheels, REPOSITORY], check=True, stdout=subprocess.DEVNULL)
     folder = CACHE / "arm64-root"
     folder.parent.mkdir(parents=True, exist_ok=True)
-    subprocess.run([Path(__file__).with_name("root.sh"), folder, next(wheels.glob("*.whl"))], check=True)
+    command = [Path(__file__).with_name("root.sh"), folder, next(wheels.glob("*.whl"))]
+    subprocess.run(command, check=True, env=os.environ | {"PYTHON": sys.executable})
     return folder
 
 
