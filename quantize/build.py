@@ -24,6 +24,7 @@ from edge.model import Model
 from edge.tasks import TASKS
 from edge.types import Float32, Frame, UInt8
 from quantize import onnx_int8, tflite_int8
+from quantize.check import blamed
 from quantize.data import Split
 from quantize.export import INPUT, OUTPUT, to_onnx, to_tflite, uint8_nhwc, with_front
 from quantize.graph import fold
@@ -83,12 +84,8 @@ class Workshop:
         self._size_wh = (classifier.input.width, classifier.input.height)
         self._example = torch.zeros(1, 3, classifier.input.height, classifier.input.width)
         network, self._front = with_front(classifier)
-        try:
-            with quiet():
-                self._graph = fold(network, self._example)
-        except Exception as error:  # torch.export raises a class of its own for each thing that it cannot capture
-            reason = next(iter(str(error).splitlines()), type(error).__name__)
-            raise InputError(f"{classifier.name}: torch.export cannot capture it: {reason}") from None
+        with blamed(f"{classifier.name}: torch.export cannot capture it"), quiet():
+            self._graph = fold(network, self._example)
         self._card = draft(classifier)
         self._pictures: list[UInt8] | None = None
         self._layer_inputs: LayerInputs | None = None
@@ -97,17 +94,24 @@ class Workshop:
         self._grids: dict[int, GraphModule] = {}
 
     def make(self, name: str) -> bytes:
-        """The file of the variant of this name."""
+        """The file of the variant of this name. Raises InputError when a library refuses the network."""
+        hint = "" if name == "float32" else f"; leave {name} out with --variants"
+        with blamed(f"{self._classifier.name}: {name} cannot be made of it", hint):
+            return self._make(name)
+
+    def _make(self, name: str) -> bytes:
         if name == "float32":
             return bytes(self._float_model().SerializeToString())
         if name == "int8-tflite":
-            model = to_tflite(self._grid(tflite_int8.WEIGHT_LIMIT), self._example)
+            grid = self._grid(tflite_int8.WEIGHT_LIMIT)
+            with blamed(f"{self._classifier.name}: litert-torch cannot convert it", "; leave int8-tflite out with --variants"):
+                model = to_tflite(grid, self._example)
             ranges = tflite_int8.observe(model, self._calibration(), self._front, self._threads)
             return tflite_int8.to_int8(model, ranges, self._front)
         scheme = onnx_int8.S8S8 if name == "int8-arm" else onnx_int8.U8S8
         if self._onnx_ranges is None:
             self._onnx_ranges = onnx_int8.observe(self._float_model(), self._calibration(), self._threads)
-        core = to_onnx(self._grid(scheme.weight_limit), self._example)
+        core = self._to_onnx(self._grid(scheme.weight_limit))
         return onnx_int8.to_int8(core, self._onnx_ranges, self._front, self._size_wh, scheme)
 
     def finish(self, kind: Kind, data: bytes, golden: UInt8, data_name: str) -> Built:
@@ -171,8 +175,12 @@ class Workshop:
 
     def _float_model(self) -> onnx.ModelProto:
         if self._float is None:
-            self._float = uint8_nhwc(to_onnx(self._graph, self._example), self._front, self._size_wh)
+            self._float = uint8_nhwc(self._to_onnx(self._graph), self._front, self._size_wh)
         return self._float
+
+    def _to_onnx(self, graph: GraphModule) -> onnx.ModelProto:
+        with blamed(f"{self._classifier.name}: torch.onnx cannot export it"):
+            return to_onnx(graph, self._example)
 
     def _grid(self, limit: int) -> GraphModule:
         if self._layer_inputs is None:

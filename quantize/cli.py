@@ -7,22 +7,31 @@ import os
 import re
 import shlex
 import sys
+import tempfile
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from edge.bundle import check_target
 from edge.commands import SETTINGS, OneLineCommand, speaker, version_option
-from edge.errors import UsageError
+from edge.errors import BundleError, DataError, EdgeError, UsageError
 from edge.pictures import read_picture
 
 if TYPE_CHECKING:
+    from quantize.data import Split
     from train.models import Classifier
 
 NAME = "edge-quantize"
 VARIANTS = ("int8-arm", "int8-x86", "int8-tflite", "float32")
 GOLDEN_PICTURE = Path(__file__).parent.parent / "edge" / "data" / "photos" / "chelsea.jpg"
 BUNDLE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+BUNDLE_NAME_RULE = "letters, digits, '.', '_' and '-', a letter or digit first, at most 100"
+PACKAGES = ("torch", "onnx", "onnxscript", "onnxruntime")
+TFLITE_PACKAGES = ("litert_torch", "ai_edge_litert", "ai_edge_quantizer")
+LONGEST_FILE_NAME = 240
+"""In bytes; file systems allow 255, and a bundle is written beside its place first."""
 say = speaker(NAME)
 
 
@@ -75,21 +84,25 @@ def main(
     """Quantize MODEL and measure every variant through the code that runs on the device.
 
     MODEL is efficientnet-lite0, -lite1 or -lite2, or package.module:factory, a function without arguments that returns
-    a train.models.Classifier. Exits with 3 when no int8 variant is within --max-drop points of float32.
+    a train.models.Classifier. Exits with 3 when int8 variants were asked for and none is within --max-drop points of
+    float32.
     """
     names = _chosen(variants)
     if name is not None and not BUNDLE_NAME.fullmatch(name):
-        raise UsageError(f"--name {name!r}: give letters, digits, '.', '_' and '-', at most 100")
+        raise UsageError(f"--name {name!r}: give {BUNDLE_NAME_RULE}")
     if not data.is_dir():
         raise UsageError(f"--data {data}: no such folder; give class folders of pictures, or train/ and val/ of them")
-    _check_writable(out)
+    _check_out(out)
+    _check_installed(names)
     classifier = resolve(model)
+    if name is None and not BUNDLE_NAME.fullmatch(classifier.name):
+        raise UsageError(f"{model}: the classifier's name is {classifier.name!r}; give {BUNDLE_NAME_RULE}, or set --name")
     threads = threads or len(os.sched_getaffinity(0))
 
     import torch
 
     from quantize.build import build
-    from quantize.data import load_split
+    from quantize.check import check_classifier
     from quantize.pack import pack
 
     torch.set_num_threads(threads)
@@ -100,7 +113,8 @@ def main(
             named.add(line)
             say(f"skipped {line}")
 
-    split = load_split(data, classifier.labels, calibration_images)
+    check_classifier(classifier, model)
+    split = _split(data, classifier, model, calibration_images)
     say(
         f"{classifier.name}: {len(split.calibration)} pictures to calibrate, {len(split.temperature)} to fit temperatures, "
         f"{len(split.measure)} to measure"
@@ -134,19 +148,54 @@ def _chosen(text: str) -> tuple[str, ...]:
     return names
 
 
-def _check_writable(out: Path) -> None:
-    """Better refused now than after minutes of work."""
-    parent = next(folder for folder in out.absolute().parents if folder.exists())
-    if not parent.is_dir() or not os.access(parent, os.W_OK) or (out.suffix == ".edge" and out.is_dir()):
-        raise UsageError(f"--out {out}: cannot be written there; choose another path")
+def _check_out(out: Path) -> None:
+    """Better refused now than after minutes of work. Raises UsageError or, for a folder of something else, BundleError."""
+    if out.name in ("", "..") or out.suffix not in ("", ".edge"):
+        raise UsageError(f"--out {out}: give NAME.edge, or the name of a folder, without a suffix")
+    refused = f"--out {out}: cannot be written there"
+    if out.suffix == ".edge":
+        if out.is_dir():
+            raise UsageError(f"{refused}: it is a folder; choose another path")
+    else:
+        try:
+            check_target(out)
+        except BundleError as error:
+            raise UsageError(f"--out {error}") from None
+        except OSError as error:
+            raise UsageError(f"{refused}: {error.strerror or error}; choose another path") from None
+    if any(len(os.fsencode(part)) > LONGEST_FILE_NAME for part in out.parts):
+        raise UsageError(f"{refused}: a name is longer than {LONGEST_FILE_NAME} bytes; choose a shorter one")
+    parent = next(folder for folder in out.absolute().parents if os.path.exists(folder))
+    try:
+        os.rmdir(tempfile.mkdtemp(dir=parent, prefix=".edge-quantize-"))  # asking for permission alone misses full disks
+    except OSError as error:
+        raise UsageError(f"{refused}: {parent}: {error.strerror or error}; choose another path") from None
+
+
+def _check_installed(names: tuple[str, ...]) -> None:
+    for package in PACKAGES + (TFLITE_PACKAGES if "int8-tflite" in names else ()):
+        if find_spec(package) is None:
+            raise EdgeError(f"{package} is not installed; pip install 'edge-run[quantize]'")
+
+
+def _split(data: Path, classifier: Classifier, model: str, calibration_images: int) -> Split:
+    from quantize.data import load_split
+    from train.models import MODELS
+
+    try:
+        return load_split(data, classifier.labels, calibration_images)
+    except DataError as error:
+        if model in MODELS and "matches no label" in str(error):
+            raise DataError(
+                f"{error}; the published models know ImageNet's classes only; train your own and give package.module:factory"
+            ) from None
+        raise
 
 
 def resolve(model: str) -> Classifier:
     """The classifier that MODEL names. Raises UsageError, or InputError when its weights are not installed."""
-    try:
-        from train.models import MODELS, Classifier, pretrained
-    except ModuleNotFoundError as error:
-        raise UsageError(f"{error.name} is not installed; pip install 'edge-run[quantize]'") from None
+    from train.models import MODELS, Classifier, pretrained
+
     if model in MODELS:
         return pretrained(model)
     if model.endswith((".pt", ".pth", ".onnx")) or Path(model).is_dir():
@@ -162,10 +211,12 @@ def resolve(model: str) -> Classifier:
     try:
         factory = getattr(importlib.import_module(module_name), attribute)
         classifier = factory()
-    except Exception as error:  # it is the user's code: anything can come out of it
+    except (Exception, SystemExit) as error:  # it is the user's code: anything can come out of it
         raise UsageError(f"{model}: {type(error).__name__}: {error}; check that the factory runs in python") from None
     if not isinstance(classifier, Classifier):
         raise UsageError(f"{model}: returned {type(classifier).__name__}, expected train.models.Classifier")
+    if not isinstance(classifier.name, str):
+        raise UsageError(f"{model}: the classifier's name is {type(classifier.name).__name__}, expected str")
     return classifier
 
 

@@ -29,18 +29,21 @@ class Front:
     zero_point: int
 
 
-class Normalize(nn.Module):
-    """(x - mean) / std for each channel of [n, 3, h, w]."""
+class Normalize(nn.Conv2d):
+    """(x - mean) / std for each channel of [n, 3, h, w].
+
+    As a convolution of one weight a channel, which every engine has in integers: the weights keep their exact value and
+    the offsets 32 bits. It is not folded into the network's first convolution, because that one's padding stands for
+    the mean, which is another pixel value in each channel.
+    """
 
     def __init__(self, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
-        super().__init__()
-        self.register_buffer("factor", 1 / torch.tensor(std).reshape(1, 3, 1, 1))
-        self.register_buffer("offset", -torch.tensor(mean).reshape(1, 3, 1, 1) / torch.tensor(std).reshape(1, 3, 1, 1))
-
-    def forward(self, value: Tensor) -> Tensor:
-        """Normalize pixels."""
-        normalized: Tensor = value * self.factor + self.offset  # type: ignore[operator]
-        return normalized
+        super().__init__(3, 3, 1, groups=3)
+        factor = 1 / torch.tensor(std, dtype=torch.float64)
+        with torch.no_grad():
+            self.weight.copy_(factor.reshape(3, 1, 1, 1))
+            assert self.bias is not None
+            self.bias.copy_(-torch.tensor(mean, dtype=torch.float64) * factor)
 
 
 def with_front(classifier: Classifier) -> tuple[nn.Module, Front]:

@@ -101,15 +101,17 @@ def _quantize(model: onnx.ModelProto, ranges: Ranges, scheme: Scheme) -> onnx.Mo
 
 
 def _take_pixels(model: onnx.ModelProto, front: Front, size_wh: tuple[int, int], scheme: Scheme) -> None:
-    """Feed pixels where the quantizer quantizes the float input: unsigned they are that tensor already."""
-    quantize = next(node for node in model.graph.node if node.op_type == "QuantizeLinear" and node.input[0] == NORMALIZED)
-    if scheme.signed_activations:
-        add_front(model, front, size_wh, NORMALIZED)
-        return
-    [dequantize] = [node for node in model.graph.node if node.input[0] == quantize.output[0]]
-    model.graph.node.remove(quantize)
-    model.graph.node.remove(dequantize)
-    add_front(model, front, size_wh, dequantize.output[0])
+    """Feed pixels to the float input; where it is quantized to unsigned, they are that tensor already."""
+    if not scheme.signed_activations:
+        for quantize in [node for node in model.graph.node if node.op_type == "QuantizeLinear" and node.input[0] == NORMALIZED]:
+            [dequantize] = [node for node in model.graph.node if node.input and node.input[0] == quantize.output[0]]
+            model.graph.node.remove(quantize)
+            model.graph.node.remove(dequantize)
+            for node in model.graph.node:
+                for index, name in enumerate(node.input):
+                    if name == dequantize.output[0]:
+                        node.input[index] = NORMALIZED
+    add_front(model, front, size_wh, NORMALIZED)
 
 
 def _leave_logits_in_float(model: onnx.ModelProto) -> None:

@@ -57,26 +57,31 @@ def to_int8(model: bytes, ranges: Ranges, front: Front) -> bytes:
 
 
 def _take_pixels(model: bytes, front: Front) -> bytes:
-    """Give the model an `image` of uint8 pixels, requantized to int8 by its first operator, and name its output `logits`."""
+    """Give the model an `image` of uint8 pixels, and name its output `logits`.
+
+    Its first operator makes the pixels int8, or float where the network begins with what has no integers.
+    """
     from ai_edge_litert import schema_py_generated as schema
     from ai_edge_litert.tools import flatbuffer_utils
 
     parsed: Any = flatbuffer_utils.read_model_from_bytearray(bytearray(model))
     [graph] = parsed.subgraphs
-    [quantized] = graph.inputs
+    [fed] = graph.inputs
     image = schema.TensorT()
     image.name = INPUT.encode()
-    image.shape = graph.tensors[quantized].shape
+    image.shape = graph.tensors[fed].shape
     image.type = schema.TensorType.UINT8
     image.quantization = schema.QuantizationParametersT()
     image.quantization.scale = [front.scale]
     image.quantization.zeroPoint = [front.zero_point]
     graph.tensors.append(image)
     graph.inputs = [len(graph.tensors) - 1]
-    requantize = schema.OperatorT()
-    requantize.opcodeIndex = _operator_code(parsed, schema, schema.BuiltinOperator.QUANTIZE)
-    requantize.inputs, requantize.outputs = list(graph.inputs), [quantized]
-    graph.operators.insert(0, requantize)
+    is_float = graph.tensors[fed].type == schema.TensorType.FLOAT32
+    convert = schema.OperatorT()
+    builtin = schema.BuiltinOperator.DEQUANTIZE if is_float else schema.BuiltinOperator.QUANTIZE
+    convert.opcodeIndex = _operator_code(parsed, schema, builtin)
+    convert.inputs, convert.outputs = list(graph.inputs), [fed]
+    graph.operators.insert(0, convert)
     [logits] = graph.outputs
     graph.tensors[logits].name = OUTPUT.encode()
     parsed.signatureDefs = []  # they name the old tensors; the engine asks for tensors by their own name

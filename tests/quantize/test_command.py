@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -46,7 +47,21 @@ def test_the_card_holds_what_was_measured(made: tuple[Bundle, Path]) -> None:
 
 @pytest.mark.parametrize("name", ["int8-arm", "int8-x86", "int8-tflite", "float32"])
 def test_every_variant_loads_and_stays_near_float32(made: tuple[Bundle, Path], name: str) -> None:
-    bundle, data = made
+    assert_near_float32(*made, name)
+
+
+@pytest.mark.parametrize("factory", ["per_channel", "between_integers", "integers", "begins_in_float"])
+def test_any_normalization_goes_through_every_variant(tmp_path: Path, command: Command, factory: str) -> None:
+    data = tiny.pictures(tmp_path / "data", each=4)
+    out = tmp_path / "tiny.edge"
+    done = command(main, f"tests.quantize.tiny:{factory}", "--data", data, "--out", out, "--max-drop", 100, "--threads", 1)
+    assert done.code == 0, done
+    bundle = open_bundle(out)
+    for name in ("int8-arm", "int8-x86", "int8-tflite"):
+        assert_near_float32(bundle, data, name)
+
+
+def assert_near_float32(bundle: Bundle, data: Path, name: str) -> None:
     model = load_variant(bundle, bundle.card.variant(name), EngineOptions())
     reference = load_variant(bundle, bundle.card.variant("float32"), EngineOptions())
     for frame, _ in frames(class_folders(data, bundle.card.labels), lambda line: None):
@@ -105,14 +120,90 @@ def test_no_variant_within_the_gate_exits_3(command: Command, tmp_path: Path, mo
         ([TINY, "--data", "DATA/absent"], "no such folder"),
         ([TINY, "--data", "DATA/red"], "no class folders"),
         ([TINY, "--data", "DATA", "--out", "DATA/red/0.png/b.edge"], "cannot be written"),
+        ([TINY, "--data", "DATA", "--out", "/proc/absent/b.edge"], "cannot be written"),
+        ([TINY, "--data", "DATA", "--out", "DATA"], "not a bundle; choose another --out"),
+        ([TINY, "--data", "DATA", "--out", "DATA/red/0.png"], "give NAME.edge, or the name of a folder"),
+        ([TINY, "--data", "DATA", "--out", "DATA/g2.zip"], "give NAME.edge, or the name of a folder"),
+        ([TINY, "--data", "DATA", "--out", "DATA/" + "b" * 251], "longer than 240"),
+        ([TINY, "--data", "DATA", "--out", "."], "give NAME.edge, or the name of a folder"),
         ([TINY], "--data"),
         ([TINY, "--data", "DATA", "--max-drop", "-1"], "--max-drop"),
+        (["tests.quantize.tiny:leaves", "--data", "DATA"], "SystemExit"),
+        (["tests.quantize.tiny:zero_std", "--data", "DATA"], "std is (128.0, 0.0, 128.0); each must be more than 0"),
+        (["tests.quantize.tiny:no_mean", "--data", "DATA"], "mean is 127.0; give three numbers"),
+        (["tests.quantize.tiny:spaced_name", "--data", "DATA"], "'my model'; give letters, digits"),
+        (["tests.quantize.tiny:no_name", "--data", "DATA"], "name is NoneType"),
+        (["tests.quantize.tiny:few_labels", "--data", "DATA"], "float32 [1, 3] for its input of [1, 3, 32, 32], expected"),
+        (["tests.quantize.tiny:text_labels", "--data", "DATA"], "labels is not as train.models.Classifier says"),
+        (["tests.quantize.tiny:same_labels", "--data", "DATA"], "two labels have the id 'blue'"),
+        (["tests.quantize.tiny:feature_map", "--data", "DATA"], "expected logits float32 [1, 3]"),
+        (["tests.quantize.tiny:two_outputs", "--data", "DATA"], "returns dict, expected one tensor of logits [1, 3]"),
+        (["tests.quantize.tiny:wrong_size", "--data", "DATA"], "mat1 and mat2 shapes cannot be multiplied"),
     ],
 )
 def test_mistakes_end_in_one_line_and_2(command: Command, tmp_path: Path, arguments: list[str], says: str) -> None:
     data = tiny.pictures(tmp_path / "data", each=1)
     filled = [argument.replace("DATA", str(data)) for argument in arguments]
     assert says in command(main, "--out", tmp_path / "b.edge", *filled).refused(2)
+
+
+@pytest.mark.parametrize(
+    ("factory", "says"),
+    [
+        ("branches", "torch.export cannot capture it"),
+        ("no_onnx", "torch.onnx cannot export it"),
+        ("no_tflite", "litert-torch cannot convert it"),
+    ],
+)
+def test_a_network_that_cannot_be_exported_ends_in_one_line(command: Command, tmp_path: Path, factory: str, says: str) -> None:
+    data = tiny.pictures(tmp_path / "data", each=4)
+    done = command(main, f"tests.quantize.tiny:{factory}", "--data", data, "--out", tmp_path / "b.edge")
+    assert done.code == 2, done
+    assert says in done.err.splitlines()[-1]
+    assert "Traceback" not in done.err
+
+
+def test_a_name_that_cannot_be_is_mended_by_a_flag(command: Command, tmp_path: Path) -> None:
+    data = tiny.pictures(tmp_path / "data", each=4)
+    arguments = ("tests.quantize.tiny:spaced_name", "--data", data, "--out", tmp_path / "b", "--variants", "float32")
+    assert command(main, *arguments, "--name", "mine").code == 0
+    assert [variant.name for variant in open_bundle(tmp_path / "b").card.variants] == ["float32"]
+
+
+def test_checking_where_to_write_leaves_nothing_behind(command: Command, tmp_path: Path) -> None:
+    data = tiny.pictures(tmp_path / "data", each=1)
+    out = tmp_path / "new" / "b.edge"
+    command(main, "tests.quantize.tiny:broken", "--data", data, "--out", out).refused(2)
+    assert [path.name for path in tmp_path.iterdir()] == ["data"]
+
+
+def test_published_models_say_whose_classes_they_know(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("train.models.pretrained", lambda name: tiny.classifier())
+    data = tiny.pictures(tmp_path / "data", each=1)
+    (data / "red").rename(data / "my cat")
+    out = tmp_path / "b.edge"
+    assert "know ImageNet's classes only; train your own" in command(
+        main, "efficientnet-lite0", "--data", data, "--out", out
+    ).refused(2)
+    assert "ImageNet" not in command(main, TINY, "--data", data, "--out", out).refused(2)
+
+
+def test_an_interrupt_is_one_line_and_130(command: Command, tmp_path: Path) -> None:
+    data = tiny.pictures(tmp_path / "data", each=1)
+    done = command(main, "tests.quantize.tiny:interrupted", "--data", data, "--out", tmp_path / "b.edge")
+    assert (done.code, done.err.strip()) == (130, "edge-quantize: interrupted")
+
+
+@pytest.mark.parametrize("package", ["torch", "onnx", "litert_torch"])
+def test_a_missing_package_is_one_line_and_1(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, package: str
+) -> None:
+    data = tiny.pictures(tmp_path / "data", each=1)
+    monkeypatch.setitem(sys.modules, package, None)
+    line = command(main, TINY, "--data", data, "--out", tmp_path / "b.edge").refused(1)
+    assert line == f"edge-quantize: {package} is not installed; pip install 'edge-run[quantize]'"
 
 
 @pytest.mark.slow

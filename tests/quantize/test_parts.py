@@ -96,6 +96,20 @@ def test_weights_on_the_grid_are_found_again_by_a_min_max_quantizer(limit: int) 
         assert torch.allclose(integers, integers.round(), atol=1e-3)
 
 
+@pytest.mark.parametrize("limit", [64, 127])
+def test_rounding_leaves_normalization_as_it_was(limit: int) -> None:
+    classifier = tiny.per_channel()
+    network, _ = with_front(classifier)
+    with quiet():
+        graph = fold(network, EXAMPLE)
+    inputs = LayerInputs(graph).observe([torch.rand(1, 3, tiny.SIZE, tiny.SIZE) * 255 for _ in range(4)])
+    rounded = on_grid(graph, inputs, limit)
+    weight, bias = weight_and_bias(rounded, layers(rounded)[0])
+    std = torch.tensor(classifier.std)
+    torch.testing.assert_close(weight.flatten(), 1 / std)
+    torch.testing.assert_close(bias, -torch.tensor(classifier.mean) / std)
+
+
 def test_rounding_keeps_outputs_better_than_rounding_each_weight() -> None:
     generator = torch.Generator().manual_seed(0)
     mix = torch.randn(32, 32, generator=generator)
