@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from importlib.metadata import PackageNotFoundError, version
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -15,6 +14,7 @@ from cloud.body import discard, read_body, unpack
 from cloud.errors import RefusedError
 from cloud.line import Line
 from cloud.served import Served
+from edge import __version__
 from edge.errors import DataError, EngineError
 from edge.oip import ProtocolError
 
@@ -53,7 +53,7 @@ class Endpoint:
 
     async def server(self, request: Request) -> Response:
         """Who answers here."""
-        return JSONResponse({"name": "edge-cloud", "version": _version(), "extensions": ["binary_tensor_data"]})
+        return JSONResponse({"name": "edge-cloud", "version": __version__, "extensions": ["binary_tensor_data"]})
 
     async def live(self, request: Request) -> Response:
         """The process answers."""
@@ -120,10 +120,3 @@ async def _refused(request: Request, error: Exception) -> Response:
 async def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     return _error(error.status_code, f"{request.method} {request.url.path[:200]!a}: {error.detail}", error.headers)
-
-
-def _version() -> str:
-    try:
-        return version("edge-run")
-    except PackageNotFoundError:
-        return "0"
