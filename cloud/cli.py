@@ -6,10 +6,9 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import click
-import msgspec
 
 from edge.bundle import open_bundle
-from edge.card import Name
+from edge.card import is_name
 from edge.commands import SETTINGS, OneLineCommand, bundle_option, speaker, threads_option, version_option
 from edge.errors import EdgeError, UsageError
 from edge.model import open_model
@@ -51,10 +50,8 @@ def main(
 
 
 def _check_name(name: str | None) -> None:
-    try:
-        msgspec.convert(name, Name | None)
-    except msgspec.ValidationError:
-        raise UsageError(f"--name {name}: expected up to 100 letters, digits, dots, dashes and underscores") from None
+    if name is not None and not is_name(name):
+        raise UsageError(f"--name {name}: expected up to 100 letters, digits, dots, dashes and underscores")
 
 
 if __name__ == "__main__":

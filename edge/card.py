@@ -140,6 +140,15 @@ class Card(_Strict, frozen=True, kw_only=True):
         raise BundleError(f"{self.name}: no variant named {name!r}; it has {known}")
 
 
+def is_name(text: object) -> bool:
+    """Whether this can name a bundle, a variant or a file in one."""
+    try:
+        msgspec.convert(text, Name)
+    except msgspec.ValidationError:
+        return False
+    return True
+
+
 class _Version(msgspec.Struct):
     schema_version: Any = None
 

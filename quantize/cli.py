@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import os
-import re
 import shlex
 import sys
 import tempfile
@@ -15,9 +14,11 @@ from typing import TYPE_CHECKING
 import click
 
 from edge.bundle import check_target
-from edge.commands import SETTINGS, OneLineCommand, speaker, version_option
+from edge.card import is_name
+from edge.commands import SETTINGS, OneLineCommand, Skipped, speaker, version_option
 from edge.errors import BundleError, DataError, EdgeError, UsageError
 from edge.pictures import read_picture
+from edge.sources.demo import PHOTOS
 
 if TYPE_CHECKING:
     from quantize.data import Split
@@ -25,8 +26,7 @@ if TYPE_CHECKING:
 
 NAME = "edge-quantize"
 VARIANTS = ("int8-arm", "int8-x86", "int8-tflite", "float32")
-GOLDEN_PICTURE = Path(__file__).parent.parent / "edge" / "data" / "photos" / "chelsea.jpg"
-BUNDLE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+GOLDEN_PICTURE = PHOTOS / "chelsea.jpg"
 BUNDLE_NAME_RULE = "letters, digits, '.', '_' and '-', a letter or digit first, at most 100"
 PACKAGES = ("torch", "onnx", "onnxscript", "onnxruntime")
 TFLITE_PACKAGES = ("litert_torch", "ai_edge_litert", "ai_edge_quantizer")
@@ -88,14 +88,14 @@ def main(
     float32.
     """
     names = _chosen(variants)
-    if name is not None and not BUNDLE_NAME.fullmatch(name):
+    if name is not None and not is_name(name):
         raise UsageError(f"--name {name!r}: give {BUNDLE_NAME_RULE}")
     if not data.is_dir():
         raise UsageError(f"--data {data}: no such folder; give class folders of pictures, or train/ and val/ of them")
     _check_out(out)
     _check_installed(names)
     classifier = resolve(model)
-    if name is None and not BUNDLE_NAME.fullmatch(classifier.name):
+    if name is None and not is_name(classifier.name):
         raise UsageError(f"{model}: the classifier's name is {classifier.name!r}; give {BUNDLE_NAME_RULE}, or set --name")
     threads = threads or len(os.sched_getaffinity(0))
 
@@ -106,13 +106,6 @@ def main(
     from quantize.pack import pack
 
     torch.set_num_threads(threads)
-    named: set[str] = set()
-
-    def bad(line: str) -> None:
-        if line not in named:
-            named.add(line)
-            say(f"skipped {line}")
-
     check_classifier(classifier, model)
     split = _split(data, classifier, model, calibration_images)
     say(
@@ -129,7 +122,7 @@ def main(
         max_drop=max_drop / 100,
         threads=threads,
         say=say,
-        bad=bad,
+        bad=Skipped(say),
     )
     calibration = f"{len(split.calibration)} pictures of {data.resolve().name}"
     card = pack(out, classifier, name or classifier.name, built, picture, calibration, _command())

@@ -102,3 +102,16 @@ def speaker(name: str) -> Callable[[str], None]:
             sys.stderr.flush()
 
     return say
+
+
+class Skipped:
+    """Says each line about an unreadable picture once, however often the picture is met; `lines` are those said."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self.lines: set[str] = set()
+        self._say = say
+
+    def __call__(self, line: str) -> None:
+        if line not in self.lines:
+            self.lines.add(line)
+            self._say(f"skipped {line}")

@@ -12,7 +12,7 @@ import msgspec
 from devices import detect
 from edge.bundle import Bundle, open_bundle
 from edge.card import Variant
-from edge.commands import SETTINGS, OneLineCommand, bundle_option, speaker, threads_option, version_option
+from edge.commands import SETTINGS, OneLineCommand, Skipped, bundle_option, speaker, threads_option, version_option
 from edge.datasets import class_folders, evaluation_split
 from edge.engines import EngineOptions, installed
 from edge.errors import BundleError, EngineError
@@ -58,13 +58,7 @@ def main(
     board = detect()
     options = EngineOptions(threads or board.threads, board.spin, exact)
     reports: dict[str, dict[str, Any]] = {}
-    named_bad: set[str] = set()
-
-    def bad(line: str) -> None:
-        if line not in named_bad:
-            named_bad.add(line)
-            say(f"skipped {line}")
-
+    bad = Skipped(say)
     for candidate in _chosen(bundle, variant):
         try:
             model = load_variant(bundle, candidate, options)
@@ -82,7 +76,7 @@ def main(
         result = {"model": bundle.card.name, "task": bundle.card.task, "images": images, "exact": exact, "variants": reports}
         sys.stdout.buffer.write(msgspec.json.format(msgspec.json.encode(result), indent=1) + b"\n")
     else:
-        _print_table(bundle.card.name, data, images, len(named_bad), reports)
+        _print_table(bundle.card.name, data, images, len(bad.lines), reports)
     return 0
 
 

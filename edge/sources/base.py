@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from types import TracebackType
 from typing import TypeVar
@@ -11,7 +12,7 @@ from edge.types import Frame
 Kind = TypeVar("Kind", bound="BaseSource")
 
 
-class BaseSource:
+class BaseSource(ABC):
     """Implements all of the Source seam but `frames`, which yields until it is done or `stopped` is set."""
 
     live = False
@@ -38,12 +39,12 @@ class BaseSource:
         """End the iteration soon, from any thread or signal handler: a flag, since a handler may not wait for a lock."""
         self.stopped = True
 
-    def open(self) -> None:
+    def open(self) -> None:  # noqa: B027 -- not every source has something to open
         """Take hold of the device or file. Raises SourceError."""
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027
         """Let go of it; may be called twice."""
 
+    @abstractmethod
     def frames(self) -> Iterator[Frame]:
         """Yield frames in order. Raises CaptureError or SourceError."""
-        raise NotImplementedError
