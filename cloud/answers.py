@@ -10,7 +10,7 @@ import numpy as np
 
 from edge.card import Card
 from edge.oip import NamedTensor
-from edge.types import Outputs, Result
+from edge.types import Detections, Outputs, Result
 
 CLASSES_LIMIT = 5
 
@@ -59,7 +59,41 @@ class ClassAnswers:
         }
 
 
-ANSWERS: dict[str, Callable[[Card], Answers]] = {"classify": ClassAnswers}
+class DetectAnswers:
+    """Each picture's objects, best first, in pixels of the picture that came: `boxes` xyxy, `labels`, `scores`.
+
+    A batch is padded to its longest answer with boxes of zeros, empty labels and scores of 0; `count` says how many are
+    objects. A batch of one has no padding.
+    """
+
+    def __init__(self, card: Card) -> None:
+        self.specs: tuple[TensorSpec, ...] = (
+            TensorSpec("boxes", "FP32", (-1, -1, 4)),
+            TensorSpec("labels", "BYTES", (-1, -1)),
+            TensorSpec("scores", "FP32", (-1, -1)),
+            TensorSpec("count", "INT32", (-1,)),
+        )
+
+    def tensors(self, answers: Sequence[tuple[Outputs, Result]]) -> Mapping[str, NamedTensor]:
+        """The four outputs of a batch, by name."""
+        found = [result for _, result in answers if isinstance(result, Detections)]
+        longest = max((len(result) for result in found), default=0)
+        boxes = np.zeros((len(found), longest, 4), np.float32)
+        scores = np.zeros((len(found), longest), np.float32)
+        labels: list[bytes] = []
+        for row, result in enumerate(found):
+            boxes[row, : len(result)] = result.boxes_xyxy
+            scores[row, : len(result)] = result.scores
+            labels += [label.encode() for label in result.labels] + [b""] * (longest - len(result))
+        return {
+            "boxes": NamedTensor.of("boxes", boxes),
+            "labels": NamedTensor("labels", "BYTES", scores.shape, labels),
+            "scores": NamedTensor.of("scores", scores),
+            "count": NamedTensor.of("count", np.array([len(result) for result in found], np.int32)),
+        }
+
+
+ANSWERS: dict[str, Callable[[Card], Answers]] = {"classify": ClassAnswers, "detect": DetectAnswers}
 """The card's task → its answers."""
 
 

@@ -72,7 +72,7 @@ class Endpoint:
         return JSONResponse({"name": self._model(request).name, "ready": True})
 
     async def infer(self, request: Request) -> Response:
-        """Pictures or tensors in, logits, labels and scores out."""
+        """Pictures or tensors in, what the task's answers are out."""
         try:
             served = self._model(request)
             with self._line.place():

@@ -20,6 +20,23 @@ Pixels = Annotated[int, Meta(ge=1, le=8192)]
 Fraction = Annotated[float, Meta(gt=0.0, le=1.0)]
 Positive = Annotated[float, Meta(gt=0.0)]
 Count = Annotated[int, Meta(ge=0)]
+Unit = Annotated[float, Meta(ge=0.0, le=1.0)]
+
+HEADS_OF_TASK = {"classify": ("softmax",), "detect": ("yolox", "yolov8", "ssd", "nanodet", "fastestdet")}
+"""Task → the heads it can have."""
+
+ROLES_OF_HEAD = {
+    "softmax": ("logits",),
+    "yolox": ("predictions",),
+    "yolov8": ("predictions",),
+    "nanodet": ("predictions",),
+    "fastestdet": ("predictions",),
+    "ssd": ("boxes", "classes", "scores", "count"),
+}
+"""Head → the roles for which each variant's `outputs` names a tensor; no more and no fewer."""
+
+FIGURES_OF_TASK = {"classify": ("top1", "top5"), "detect": ("ap50", "ap")}
+"""Task → the figures that an `Accuracy` has beside `ece`."""
 
 
 class _Strict(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
@@ -37,7 +54,8 @@ class InputGeometry(_Strict, frozen=True, kw_only=True):
     """How a picture becomes the model's input of `width` x `height` pixels.
 
     `crop` takes the largest centred rectangle of the model's shape, shrunk by `crop_fraction`, and resizes it;
-    `letterbox` fits the whole picture and pads with `pad_value`; `stretch` ignores the aspect.
+    `letterbox` fits the whole picture and pads with `pad_value`, on all sides or, anchored `topleft` as YOLOX has it,
+    at the right and the bottom only; `stretch` ignores the aspect.
     """
 
     width: Pixels
@@ -47,6 +65,24 @@ class InputGeometry(_Strict, frozen=True, kw_only=True):
     crop_fraction: Fraction = 1.0
     interpolation: Literal["nearest", "linear", "cubic", "area"] = "linear"
     pad_value: Annotated[int, Meta(ge=0, le=255)] = 114
+    letterbox_anchor: Literal["center", "topleft"] = "center"
+
+
+class DetectOptions(_Strict, frozen=True, kw_only=True):
+    """How a detection head is decoded, and which of its boxes are reported.
+
+    `strides` are the pixels a cell of each grid, in the order of the predictions (yolox, nanodet); `cell_offset` is
+    where in its cell a nanodet prior sits, 0.5 for NanoDet and 0 for NanoDet-Plus; `class_offset` is added to an ssd
+    class number to give the index of its label. Boxes whose calibrated score is below `score_threshold` are left out,
+    as are those that overlap a better one of their class by more than `iou_threshold`; `max_detections` remain.
+    """
+
+    strides: Annotated[tuple[Annotated[int, Meta(ge=1, le=1024)], ...], Meta(min_length=1, max_length=8)] = (8, 16, 32)
+    score_threshold: Unit = 0.25
+    iou_threshold: Unit = 0.65
+    max_detections: Annotated[int, Meta(ge=1, le=10_000)] = 100
+    class_offset: Annotated[int, Meta(ge=-1000, le=1000)] = 0
+    cell_offset: Unit = 0.5
 
 
 class TensorInput(_Strict, frozen=True, kw_only=True):
@@ -64,13 +100,19 @@ class TensorInput(_Strict, frozen=True, kw_only=True):
 
 
 class Accuracy(_Strict, frozen=True, kw_only=True):
-    """What the build measured through the device code: fractions in [0, 1], over `images` pictures of `data`."""
+    """What the build measured through the device code: fractions in [0, 1], over `images` pictures of `data`.
+
+    A classifier has `top1` and `top5`; a detector has `ap50`, its average precision at an IoU of 0.5, and `ap`, the mean
+    over IoU 0.5 to 0.95 as COCO defines it. `ece` is the calibration error of either.
+    """
 
     data: str
     images: Annotated[int, Meta(ge=1)]
-    top1: Annotated[float, Meta(ge=0.0, le=1.0)]
-    top5: Annotated[float, Meta(ge=0.0, le=1.0)]
-    ece: Annotated[float, Meta(ge=0.0, le=1.0)]
+    top1: Unit | None = None
+    top5: Unit | None = None
+    ap50: Unit | None = None
+    ap: Unit | None = None
+    ece: Unit
 
 
 class Variant(_Strict, frozen=True, kw_only=True):
@@ -80,7 +122,9 @@ class Variant(_Strict, frozen=True, kw_only=True):
     unsigned (u8s8) or signed (s8s8) beside signed weights; products of 8-bit weights saturate on x86 without VNNI unless
     computed with care, which the ONNX engine does, products of 7-bit weights never do. `tolerance` is the
     largest absolute difference from the golden outputs that a device may show. `temperature` calibrates this variant's
-    own confidence: softmax(logits / temperature).
+    own confidence: softmax(logits / temperature), or sigmoid(logit(score) / temperature) of a detection. `outputs` are
+    tensor names by role; the head says which roles there are. `speedup` is how many times as fast as the bundle's
+    float32 variant the build measured it to be, on the machine that `provenance` names.
     """
 
     name: Name
@@ -93,10 +137,11 @@ class Variant(_Strict, frozen=True, kw_only=True):
     sha256: Sha256
     bytes: Annotated[int, Meta(ge=1)]
     input: TensorInput
-    outputs: dict[Literal["logits"], str]
+    outputs: dict[str, str]
     temperature: Positive = 1.0
     tolerance: Annotated[float, Meta(ge=0.0)]
     accuracy: Accuracy | None = None
+    speedup: Positive | None = None
 
 
 class Golden(_Strict, frozen=True, kw_only=True):
@@ -119,12 +164,13 @@ class Provenance(_Strict, frozen=True, kw_only=True):
 
 
 class Card(_Strict, frozen=True, kw_only=True):
-    """The whole card; `variants` stand in order of preference."""
+    """The whole card; `variants` stand in order of preference, and `detect` is there for detectors only."""
 
     schema_version: Literal[1] = 1
     name: Name
-    task: Literal["classify"]
-    head: Literal["softmax"]
+    task: Literal["classify", "detect"]
+    head: Literal["softmax", "yolox", "yolov8", "ssd", "nanodet", "fastestdet"]
+    detect: DetectOptions | None = None
     labels: tuple[Label, ...]
     input: InputGeometry
     variants: Annotated[tuple[Variant, ...], Meta(min_length=1)]
@@ -181,14 +227,48 @@ def _check_consistency(card: Card, where: str) -> None:
     reserved = {"card.json", card.golden.file} & set(files)
     if reserved:
         raise BundleError(f"{where}: card.json names {reserved.pop()} as a variant's file; rebuild it with edge-quantize")
-    for variant in card.variants:
-        if "logits" not in variant.outputs:
-            raise BundleError(f"{where}: card.json: variant {variant.name} names no output for 'logits'")
+    problem = _task_problem(card) or next(filter(None, (_variant_problem(card, variant) for variant in card.variants)), "")
+    if problem:
+        raise BundleError(f"{where}: card.json: {problem}; rebuild the bundle with edge-quantize")
+
+
+def _task_problem(card: Card) -> str:
+    """What head and options have against the task; nothing when they fit it."""
+    heads = HEADS_OF_TASK[card.task]
+    if card.head not in heads:
+        return f"task {card.task} has no head {card.head!r}, it has {', '.join(heads)}"
+    if (card.detect is not None) != (card.task == "detect"):
+        return "a detector lacks 'detect'" if card.task == "detect" else f"task {card.task} has no 'detect'"
+    return ""
+
+
+def _variant_problem(card: Card, variant: Variant) -> str:
+    """What a variant's outputs and figures have against head and task; nothing when they fit."""
+    for role in ROLES_OF_HEAD[card.head]:
+        if role not in variant.outputs:
+            return f"variant {variant.name} names no output for {role!r}"
+    stray = sorted(set(variant.outputs) - set(ROLES_OF_HEAD[card.head]))
+    if stray:
+        return f"variant {variant.name} names an output for {stray[0]!r}, of which head {card.head} knows nothing"
+    if variant.accuracy is None:
+        return ""
+    for task, figures in FIGURES_OF_TASK.items():
+        for figure in figures:
+            if (getattr(variant.accuracy, figure) is not None) != (task == card.task):
+                has = "lacks" if task == card.task else "has"
+                return f"the accuracy of variant {variant.name} {has} {figure!r}, and the task is {card.task}"
+    return ""
 
 
 def encode_card(card: Card) -> bytes:
-    """The card as indented JSON."""
-    return msgspec.json.format(msgspec.json.encode(card), indent=1) + b"\n"
+    """The card as indented JSON; what is None is left out."""
+    return msgspec.json.format(msgspec.json.encode(_without_none(msgspec.to_builtins(card))), indent=1) + b"\n"
+
+
+def _without_none(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_none(item) for key, item in value.items() if item is not None}
+    return [_without_none(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def card_schema() -> dict[str, Any]:

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol, TypeVar
 
 from edge.card import Label
 from edge.errors import DataError
@@ -22,6 +23,16 @@ class Sample:
 
     path: Path
     class_id: int
+
+
+class HasPath(Protocol):
+    """Whatever knows its picture's file."""
+
+    @property
+    def path(self) -> Path: ...
+
+
+Labelled = TypeVar("Labelled", bound=HasPath)
 
 
 def picture_files(folder: Path) -> list[Path]:
@@ -43,15 +54,15 @@ def class_folders(folder: Path, labels: Sequence[Label]) -> list[Sample]:
     names = [path for path in sorted(folder.iterdir()) if path.is_dir() and not path.name.startswith(".")]
     if not names:
         raise DataError(f"{folder}: has no class folders; expected {folder}/CLASS/PICTURE.jpg")
-    index = _label_index(labels)
-    unknown = [path.name for path in names if _key(path.name) not in index]
+    index = label_index(labels)
+    unknown = [path.name for path in names if name_key(path.name) not in index]
     if unknown:
         raise DataError(
             f"{folder}: folder {unknown[0]!r} matches no label's id, nor the name of just one"
             + (f", as do {len(unknown) - 1} others" if len(unknown) > 1 else "")
             + f"; the labels are like {', '.join(label.id for label in labels[:3])}"
         )
-    samples = [Sample(path, index[_key(name.name)]) for name in names for path in picture_files(name)]
+    samples = [Sample(path, index[name_key(name.name)]) for name in names for path in picture_files(name)]
     if not samples:
         raise DataError(f"{folder}: its class folders hold no pictures ({', '.join(sorted(PICTURES))})")
     return samples
@@ -64,21 +75,28 @@ def evaluation_split(folder: Path) -> Path:
 
 def frames(samples: Iterable[Sample], bad: Callable[[str], None]) -> Iterator[tuple[Frame, int]]:
     """Each sample as a Frame with its class; unreadable pictures are named to `bad` and left out."""
+    for frame, sample in labelled_frames(samples, bad):
+        yield frame, sample.class_id
+
+
+def labelled_frames(samples: Iterable[Labelled], bad: Callable[[str], None]) -> Iterator[tuple[Frame, Labelled]]:
+    """Each sample's picture as a Frame, with the sample; unreadable pictures are named to `bad` and left out."""
     for sequence, sample in enumerate(samples):
         try:
             image = read_picture(sample.path)
         except DataError as error:
             bad(str(error))
             continue
-        yield Frame(image, sequence, 0.0, str(sample.path.parent), name=sample.path.name), sample.class_id
+        yield Frame(image, sequence, 0.0, str(sample.path.parent), name=sample.path.name), sample
 
 
-def _key(name: str) -> str:
+def name_key(name: str) -> str:
+    """What of a class's name is compared: case aside, underscores as spaces."""
     return " ".join(name.replace("_", " ").split()).casefold()
 
 
-def _label_index(labels: Sequence[Label]) -> dict[str, int]:
+def label_index(labels: Sequence[Label]) -> dict[str, int]:
     """Label ids and names → index; a name that two labels share is left out, so that only their ids match."""
-    names = Counter(_key(label.name) for label in labels)
-    index = {_key(label.name): i for i, label in enumerate(labels) if names[_key(label.name)] == 1}
-    return index | {_key(label.id): i for i, label in enumerate(labels)}
+    names = Counter(name_key(label.name) for label in labels)
+    index = {name_key(label.name): i for i, label in enumerate(labels) if names[name_key(label.name)] == 1}
+    return index | {name_key(label.id): i for i, label in enumerate(labels)}

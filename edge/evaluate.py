@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import cast, overload
 
 import numpy as np
 
-from edge.datasets import Sample, frames
+from edge.boxes_data import BoxSample
+from edge.datasets import Labelled, Sample, labelled_frames
+from edge.detection_metrics import detection_ap, true_positives
 from edge.errors import DataError
 from edge.model import Model
-from edge.types import Float32, Int64
+from edge.tasks.detect import Detect
+from edge.types import Bools, Detections, Float32, Int64, Outputs, Result, Tensor
+
+__all__ = ["DetectionReport", "Report", "detection_ap", "evaluate", "expected_calibration_error"]
 
 ECE_BINS = 15
+AP_SCORE, AP_DETECTIONS = 0.001, 100
+"""The least score and the most boxes a picture that average precision looks at."""
+ECE_SCORE = 0.05
+"""The least score of a detection whose calibration counts; below it lies what no application reports."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +38,21 @@ class Report:
     ms_per_image: float
 
 
+@dataclass(frozen=True, slots=True)
+class DetectionReport:
+    """What was measured over `images` pictures: average precisions in [0, 1], and what `Report` has.
+
+    `ece` compares the scores of detections, from 0.05, with how many of them find an object of their class at IoU 0.5.
+    """
+
+    images: int
+    skipped: int
+    ap50: float
+    ap: float
+    ece: float
+    ms_per_image: float
+
+
 def expected_calibration_error(confidence: Float32, correct: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> float:
     """The mean gap between confidence [n] and accuracy over 15 equal bins, weighted by their share (Guo et al., 2017)."""
     if len(confidence) == 0:
@@ -37,34 +62,98 @@ def expected_calibration_error(confidence: Float32, correct: np.ndarray[tuple[in
     return float(np.abs(gaps).sum() / len(confidence))
 
 
-def evaluate(model: Model, samples: Iterable[Sample], bad: Callable[[str], None] = lambda line: None) -> Report:
-    """Run every picture through `model`; unreadable ones are named to `bad`. Raises DataError when none is readable."""
+@overload
+def evaluate(model: Model, samples: Iterable[Sample], bad: Callable[[str], None] = ...) -> Report: ...
+@overload
+def evaluate(model: Model, samples: Iterable[BoxSample], bad: Callable[[str], None] = ...) -> DetectionReport: ...
+def evaluate(
+    model: Model, samples: Iterable[Sample] | Iterable[BoxSample], bad: Callable[[str], None] = lambda line: None
+) -> Report | DetectionReport:
+    """Run every picture through `model`; unreadable ones are named to `bad`. Raises DataError when none is readable.
+
+    A classifier wants Samples, a detector BoxSamples.
+    """
+    run = _Run(bad)
+    if isinstance(model.task, Detect):
+        return _detection(model, model.task, cast(Iterable[BoxSample], samples), run)
+    return _classification(model, cast(Iterable[Sample], samples), run)
+
+
+@dataclass(slots=True)
+class _Run:
+    """One pass over pictures: how long each took, and which could not be read."""
+
+    bad: Callable[[str], None]
+    seconds: list[float] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
+
+    def skip(self, line: str) -> None:
+        self.skipped.append(line)
+        self.bad(line)
+
+    def pictures(self, model: Model, samples: Iterable[Labelled]) -> Iterator[tuple[Labelled, Tensor, Outputs, Result]]:
+        """Each readable sample with what the model makes of its picture. Raises DataError at the end when there is none."""
+        for frame, sample in labelled_frames(samples, self.skip):
+            started = time.perf_counter()
+            tensor = model.task.prepare(frame)
+            outputs = model.engine.infer(tensor)
+            result = model.task.decode(outputs, tensor)
+            self.seconds.append(time.perf_counter() - started)
+            yield sample, tensor, outputs, result
+        if not self.seconds:
+            first = self.skipped[0] if self.skipped else "none given"
+            raise DataError(f"none of {len(self.skipped)} pictures could be read; the first: {first}")
+
+    @property
+    def ms_per_image(self) -> float:
+        return float(np.median(self.seconds) * 1e3)
+
+
+def _classification(model: Model, samples: Iterable[Sample], run: _Run) -> Report:
     truth: list[int] = []
     best: list[Int64] = []
     confidence: list[float] = []
-    seconds: list[float] = []
-    skipped: list[str] = []
-
-    def skip(line: str) -> None:
-        skipped.append(line)
-        bad(line)
-
-    for frame, class_id in frames(samples, skip):
-        started = time.perf_counter()
-        tensor = model.task.prepare(frame)
-        result = model.task.decode(model.engine.infer(tensor), tensor)
-        seconds.append(time.perf_counter() - started)
-        truth.append(class_id)
+    for sample, _, _, result in run.pictures(model, samples):
+        truth.append(sample.class_id)
         best.append(result.class_ids)
         confidence.append(result.confidence)
-    if not truth:
-        raise DataError(f"none of {len(skipped)} pictures could be read; the first: {skipped[0] if skipped else 'none given'}")
     correct = np.array([ids[0] == want for ids, want in zip(best, truth, strict=True)])
     return Report(
         images=len(truth),
-        skipped=len(skipped),
+        skipped=len(run.skipped),
         top1=float(correct.mean()),
         top5=float(np.mean([want in ids for ids, want in zip(best, truth, strict=True)])),
         ece=expected_calibration_error(np.array(confidence, np.float32), correct),
-        ms_per_image=float(np.median(seconds) * 1e3),
+        ms_per_image=run.ms_per_image,
     )
+
+
+def _detection(model: Model, task: Detect, samples: Iterable[BoxSample], run: _Run) -> DetectionReport:
+    """Timed as the card has it, then decoded again down to the scores that average precision looks at."""
+    thorough = task.replaced(score_threshold=AP_SCORE, max_detections=AP_DETECTIONS)
+    truth: list[BoxSample] = []
+    found: list[Detections] = []
+    for sample, tensor, outputs, _ in run.pictures(model, samples):
+        truth.append(sample)
+        found.append(thorough.decode(outputs, tensor))
+    ap50, ap = detection_ap(truth, found)
+    confidence, correct = _scored(truth, found)
+    return DetectionReport(
+        images=len(truth),
+        skipped=len(run.skipped),
+        ap50=ap50,
+        ap=ap,
+        ece=expected_calibration_error(confidence, correct),
+        ms_per_image=run.ms_per_image,
+    )
+
+
+def _scored(truth: Iterable[BoxSample], found: Iterable[Detections]) -> tuple[Float32, Bools]:
+    """Score and correctness of every detection whose calibration counts."""
+    scores, right = [np.zeros(0, np.float32)], [np.zeros(0, np.bool_)]
+    for sample, detections in zip(truth, found, strict=True):
+        likely = detections[detections.scores >= ECE_SCORE]
+        correct, counted = true_positives(sample, likely)
+        scores.append(likely.scores[counted])
+        right.append(correct[counted])
+    return np.concatenate(scores), np.concatenate(right)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from datetime import datetime, timezone
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
-from edge.types import Event
+from edge.types import Detections, Event, Result
 
 
 class DecisionRecord(msgspec.Struct, forbid_unknown_fields=True):
@@ -25,10 +25,23 @@ class ClassRecord(msgspec.Struct, forbid_unknown_fields=True):
     score: float
 
 
-class ResultRecord(msgspec.Struct, forbid_unknown_fields=True):
-    """The most probable classes, best first."""
+class ObjectRecord(msgspec.Struct, forbid_unknown_fields=True):
+    """One object, its calibrated score and its box: left, top, right, bottom in pixels of the frame."""
 
-    classes: list[ClassRecord]
+    label: str
+    score: float
+    box_xyxy: tuple[float, float, float, float]
+    track: int | None
+
+
+class ResultRecord(msgspec.Struct, forbid_unknown_fields=True):
+    """What was seen: a classifier's most probable `classes` or a detector's `objects`, never both; best first."""
+
+    classes: list[ClassRecord] | msgspec.UnsetType = msgspec.UNSET
+    objects: list[ObjectRecord] | msgspec.UnsetType = msgspec.UNSET
+
+
+ONE_KIND = msgspec.Meta(extra_json_schema={"oneOf": [{"required": ["classes"]}, {"required": ["objects"]}]})
 
 
 class TimingsRecord(msgspec.Struct, forbid_unknown_fields=True):
@@ -52,7 +65,7 @@ class EventRecord(msgspec.Struct, forbid_unknown_fields=True):
     variant: str
     served_by: Literal["local", "cloud"]
     decision: DecisionRecord
-    result: ResultRecord
+    result: Annotated[ResultRecord, ONE_KIND]
     timings_ms: TimingsRecord
     revises: bool
 
@@ -71,15 +84,18 @@ def event_record(event: Event) -> EventRecord:
         variant=event.variant,
         served_by=event.served_by,
         decision=DecisionRecord(event.decision.action, event.decision.reason, round(event.decision.confidence, 6)),
-        result=ResultRecord(
-            [
-                ClassRecord(label, round(float(score), 6))
-                for label, score in zip(event.result.labels, event.result.scores, strict=True)
-            ]
-        ),
+        result=_result_record(event.result),
         timings_ms=TimingsRecord(*(round(ms, 3) for ms in (timings.capture, timings.prepare, timings.infer, timings.decode))),
         revises=event.revises,
     )
+
+
+def _result_record(result: Result) -> ResultRecord:
+    scores = [round(score, 6) for score in result.scores.tolist()]
+    if not isinstance(result, Detections):
+        return ResultRecord(classes=[ClassRecord(label, score) for label, score in zip(result.labels, scores, strict=True)])
+    boxes = [tuple(round(edge, 2) for edge in box) for box in result.boxes_xyxy.tolist()]
+    return ResultRecord(objects=[ObjectRecord(*item, None) for item in zip(result.labels, scores, boxes, strict=True)])
 
 
 def utf8(text: str) -> str:

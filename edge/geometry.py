@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 
 from edge.card import InputGeometry
-from edge.types import Geometry, UInt8
+from edge.types import Frame, Geometry, Tensor, UInt8
 
 INTERPOLATIONS = {
     "nearest": cv2.INTER_NEAREST,
@@ -23,6 +23,14 @@ def crop_box(size_wh: tuple[int, int], target_wh: tuple[int, int], fraction: flo
     crop_w = min(width, max(1, round(target_wh[0] * scale)))
     crop_h = min(height, max(1, round(target_wh[1] * scale)))
     return (width - crop_w) // 2, (height - crop_h) // 2, crop_w, crop_h
+
+
+def prepare(frame: Frame, spec: InputGeometry) -> Tensor:
+    """A frame as a model's input: fitted, in the card's colour order, uint8 [1, spec.height, spec.width, 3]."""
+    picture, geometry = fit(frame.image, spec)
+    if spec.color == "rgb":
+        picture = cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)  # type: ignore[assignment]
+    return Tensor(np.ascontiguousarray(picture)[np.newaxis], geometry)
 
 
 def fit(image: UInt8, spec: InputGeometry) -> tuple[UInt8, Geometry]:
@@ -42,7 +50,7 @@ def _letterbox(image: UInt8, spec: InputGeometry) -> tuple[UInt8, Geometry]:
     height, width = image.shape[:2]
     ratio = min(spec.width / width, spec.height / height)
     new_w, new_h = max(1, round(width * ratio)), max(1, round(height * ratio))
-    left, top = (spec.width - new_w) // 2, (spec.height - new_h) // 2
+    left, top = ((spec.width - new_w) // 2, (spec.height - new_h) // 2) if spec.letterbox_anchor == "center" else (0, 0)
     canvas = np.full((spec.height, spec.width, 3), spec.pad_value, np.uint8)
     canvas[top : top + new_h, left : left + new_w] = _resize(image, (new_w, new_h), spec)
     return canvas, Geometry((new_w / width, new_h / height), (float(left), float(top)), (width, height))

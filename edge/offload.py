@@ -16,20 +16,18 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 import cv2
-import numpy as np
 import urllib3
 
+from edge.answers import read_answer, wanted
 from edge.errors import EdgeError, OffloadError, UsageError
 from edge.oip import NamedTensor, ProtocolError, decode_response, encode_request
-from edge.types import Classes, Event, UInt8
+from edge.types import Detections, Event, Result, UInt8
 
 QUEUE_FRAMES = 4
 LONGEST_SIDE = 1280
 JPEG_QUALITY = 90
 BACKOFF_S = (0.5, 30.0)
 ANSWER_LIMIT_BYTES = 4 << 20
-UNKNOWN_CLASS = -1
-"""The id of a class that another model named: labels are all that two models share."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -37,7 +35,7 @@ class Answer:
     """The cloud's result for an earlier event, and the model that gave it."""
 
     event: Event
-    result: Classes
+    result: Result
     model: str
     variant: str
 
@@ -154,28 +152,25 @@ class Offloader:
 
     def _ask(self, event: Event) -> Answer:
         if not self._checked:
-            self._check_model()
+            self._check_model(event.result)
             self._checked = True
         picture = encode_jpeg(event.frame.image).tobytes()
         body, headers = encode_request(
-            [NamedTensor.of("image", [picture])], ["labels", "scores"], request_id=str(event.frame.sequence)
+            [NamedTensor.of("image", [picture])], wanted(event.result), request_id=str(event.frame.sequence)
         )
         answer, answer_headers = self._request("POST", f"/v2/models/{self._model}/infer", body, headers)
+        width, height = event.frame.size_wh
+        sent_w, sent_h = sent_size(width, height)
         try:
             response = decode_response(answer, answer_headers)
-            labels = tuple(_text(label) for label in response.outputs["labels"].data)
-            scores = np.array(response.outputs["scores"].data, np.float32).reshape(-1)
-            if len(labels) != len(scores) or not len(labels):
-                raise ValueError(f"{len(labels)} labels and {len(scores)} scores")
-            if not ((scores >= 0) & (scores <= 1)).all() or (np.diff(scores) > 0).any():
-                raise ValueError("its scores are no probabilities, best first")
+            result = read_answer(response, event.result, (width / sent_w, height / sent_h))
         except (ProtocolError, KeyError, ValueError, TypeError) as error:
             raise OffloadError(f"{self._root}: the answer makes no sense: {error}") from None
         variant = str(response.parameters.get("variant", ""))  # edge-cloud says it, other servers do not
-        return Answer(event, Classes(np.full(len(labels), UNKNOWN_CLASS), scores, labels), response.model_name, variant)
+        return Answer(event, result, response.model_name, variant)
 
-    def _check_model(self) -> None:
-        """Ask for the model's metadata once, so that a server of another kind is named as such."""
+    def _check_model(self, local: Result) -> None:
+        """Ask for the model's metadata once, so that a server or a model of another kind is named as such."""
         body, _ = self._request("GET", f"/v2/models/{self._model}", None, {})
         try:
             metadata = json.loads(body)
@@ -187,6 +182,10 @@ class Offloader:
             raise OffloadError(
                 f"{self._root}: model {self._model} takes no encoded 'image' or names no 'labels'; serve it with edge-cloud"
             )
+        if ("boxes" in gives) != isinstance(local, Detections):
+            there, here = ("a detector", "a classifier") if "boxes" in gives else ("a classifier", "a detector")
+            hint = f"name another with --offload {self._root}/v2/models/NAME"
+            raise OffloadError(f"{self._root}: model {self._model} is {there}, the local one {here}; {hint}")
 
     def _request(self, method: str, path: str, body: bytes | None, headers: dict[str, str]) -> tuple[bytes, dict[str, str]]:
         try:
@@ -224,12 +223,17 @@ class Offloader:
         return b"".join(pieces)
 
 
+def sent_size(width: int, height: int) -> tuple[int, int]:
+    """The width and height that a picture is sent with: its longest side at most 1280 pixels."""
+    ratio = min(1.0, LONGEST_SIDE / max(width, height))
+    return max(1, round(width * ratio)), max(1, round(height * ratio))
+
+
 def encode_jpeg(image: UInt8) -> UInt8:
-    """A BGR picture as JPEG bytes without metadata, its longest side at most 1280 pixels."""
+    """A BGR picture as JPEG bytes without metadata, of the size that `sent_size` says."""
     height, width = image.shape[:2]
-    ratio = LONGEST_SIDE / max(width, height)
-    if ratio < 1:
-        size_wh = (max(1, round(width * ratio)), max(1, round(height * ratio)))
+    size_wh = sent_size(width, height)
+    if size_wh != (width, height):
         image = cv2.resize(image, size_wh, interpolation=cv2.INTER_AREA)  # type: ignore[assignment]
     done, encoded = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
     if not done:
@@ -273,7 +277,3 @@ def _server_message(body: bytes) -> str:
         return str(json.loads(body)["error"])[:200]
     except (ValueError, KeyError, TypeError, RecursionError):
         return body[:80].decode("utf-8", "replace").strip() or "no message"
-
-
-def _text(value: object) -> str:
-    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)

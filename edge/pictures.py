@@ -15,6 +15,7 @@ from edge.types import UInt8
 JPEG_START, JPEG_END, JPEG_SCAN = b"\xff\xd8", b"\xff\xd9", 0xDA
 # Start-of-frame markers (ITU T.81, table B.1): 0xC0 to 0xCF without DHT, JPG and DAC
 JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+JPEG_EXIF = 0xE1
 JPEG_STANDALONE = frozenset({0x01, *range(0xD0, 0xD8)})
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
@@ -65,6 +66,15 @@ def picture_size(raw: bytes) -> tuple[int, int] | None:
             if marker in JPEG_FRAMES and at + 9 <= len(raw):
                 return int.from_bytes(raw[at + 7 : at + 9], "big"), int.from_bytes(raw[at + 5 : at + 7], "big")
     return None
+
+
+def upright_size(raw: bytes) -> tuple[int, int] | None:
+    """`picture_size` of a picture that no EXIF can turn; None when only decoding tells."""
+    if raw.startswith(PNG_SIGNATURE):
+        turned = b"eXIf" in (png_chunks(raw) or ())
+    else:
+        turned = any(marker == JPEG_EXIF and raw[at + 4 : at + 8] == b"Exif" for marker, at in _jpeg_segments(raw))
+    return None if turned else picture_size(raw)
 
 
 def png_chunks(raw: bytes) -> list[bytes] | None:

@@ -15,7 +15,7 @@ class Threshold:
         self.threshold = threshold
 
     def decide(self, result: Result, now_s: float) -> Decision:
-        """Compare the best score with the threshold; equal is enough."""
+        """Compare the result's confidence with the threshold; equal is enough."""
         confidence = result.confidence
         if confidence >= self.threshold:
             return Decision("accept", f"confidence {confidence:.3f} >= {self.threshold:g}", confidence)

@@ -1,6 +1,6 @@
 """The values that flow through the loop, one frozen dataclass a hop.
 
-Frame → Tensor → Outputs → Classes → Decision → Event
+Frame → Tensor → Outputs → Classes or Detections → Decision → Event
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import numpy.typing as npt
 UInt8: TypeAlias = npt.NDArray[np.uint8]
 Float32: TypeAlias = npt.NDArray[np.float32]
 Int64: TypeAlias = npt.NDArray[np.int64]
+Bools: TypeAlias = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -90,7 +91,54 @@ class Classes:
         return float(self.scores[0]) if len(self.scores) else 0.0
 
 
-Result: TypeAlias = Classes
+@dataclass(frozen=True, slots=True, eq=False)
+class Detections:
+    """The n objects found, best first as a task gives them.
+
+    `boxes_xyxy` is float32 [n, 4], left, top, right, bottom in pixels of the original picture, whose left edge is 0 and
+    whose right edge is its width; `scores` calibrated probability float32 [n]; `class_ids` int64 [n]; `labels` n names.
+    """
+
+    boxes_xyxy: Float32
+    scores: Float32
+    class_ids: Int64
+    labels: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        count = len(self.labels)
+        for name, expected, actual in (
+            ("boxes_xyxy", (count, 4), self.boxes_xyxy.shape),
+            ("scores", (count,), self.scores.shape),
+            ("class_ids", (count,), self.class_ids.shape),
+        ):
+            if actual != expected:
+                raise ValueError(f"{name}: expected shape {expected} for {count} labels, got {actual}")
+        for name, kind, array in (
+            ("boxes_xyxy", np.float32, self.boxes_xyxy),
+            ("scores", np.float32, self.scores),
+            ("class_ids", np.int64, self.class_ids),
+        ):
+            if array.dtype != kind:
+                raise ValueError(f"{name}: expected {np.dtype(kind)}, got {array.dtype}")
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, chosen: Bools | Int64 | slice) -> Detections:
+        """Those that a mask [n], an array of indices or a slice chooses, in its order."""
+        kept = np.arange(len(self))[chosen]
+        if kept.ndim != 1:
+            raise IndexError(f"expected a mask, an array of indices or a slice, got {chosen!r:.80}")
+        labels = tuple(self.labels[i] for i in kept.tolist())
+        return Detections(self.boxes_xyxy[kept], self.scores[kept], self.class_ids[kept], labels)
+
+    @property
+    def confidence(self) -> float:
+        """The score of the least certain object in [0, 1]; 1 when there is none (docs/decisions/0007)."""
+        return float(self.scores.min()) if len(self.scores) else 1.0
+
+
+Result: TypeAlias = Classes | Detections
 Action: TypeAlias = Literal["accept", "offload", "skip"]
 ServedBy: TypeAlias = Literal["local", "cloud"]
 

@@ -34,6 +34,14 @@ def tiny_edge(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny_bundle(tmp_path_factory.mktemp("tiny") / "tiny.edge", variants=("float32", "int8-x86"))
 
 
+@pytest.fixture(scope="session")
+def tiny_detector(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle file of a detector of red, green and blue squares; not to be written to."""
+    from tests.tiny import tiny_detector_bundle
+
+    return tiny_detector_bundle(tmp_path_factory.mktemp("detector") / "squares.edge")
+
+
 @dataclass(frozen=True)
 class Finished:
     """How a command ended and what it printed."""

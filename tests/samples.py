@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 
 from edge.bundle import pack_golden, sha256
-from edge.types import Classes, Decision, Event, Frame, UInt8
+from edge.types import Classes, Decision, Detections, Event, Frame, UInt8
 
 
 def picture(width: int = 64, height: int = 48, seed: int = 0) -> UInt8:
@@ -57,6 +57,24 @@ def event(of: Frame | None = None, *, action: str = "accept", scores: tuple[floa
     defaults = {"model": "tiny", "variant": "float32", "emitted_s": of.captured_s + 0.02, "captured_at_s": 1.7e9}
     confidence = scores[0] if scores else 0.0
     return Event(of, result, Decision(action, "because", confidence), **(defaults | more))  # type: ignore[arg-type]
+
+
+def detections(*objects: tuple[str, float, tuple[float, float, float, float]], class_ids: tuple[int, ...] = ()) -> Detections:
+    """Detections of (label, score, box) each; without class ids the classes are numbered as they come."""
+    return Detections(
+        np.array([box for _, _, box in objects], np.float32).reshape(-1, 4),
+        np.array([score for _, score, _ in objects], np.float32),
+        np.array(class_ids or range(len(objects)), np.int64),
+        tuple(label for label, _, _ in objects),
+    )
+
+
+def squares(*cells: tuple[str, int, int], level: int = 255) -> UInt8:
+    """A black BGR picture of 32 x 32 with 8 x 8 squares of (color, column, row), which the tiny detector finds."""
+    image = np.zeros((32, 32, 3), np.uint8)
+    for color, column, row in cells:
+        image[8 * row : 8 * row + 8, 8 * column : 8 * column + 8, "bgr".index(color[0])] = level
+    return image
 
 
 def entries_of(bundle: Path) -> dict[str, bytes]:

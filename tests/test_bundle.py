@@ -14,13 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge.bundle import Bundle, open_bundle, pack_golden, sha256, write_bundle
-from edge.card import card_schema, decode_card, encode_card
+from edge.card import Accuracy, card_schema, decode_card, encode_card
 from edge.errors import BundleError, EdgeError
 from tests.samples import encoded, entries_of, golden_arrays, with_card, with_file, write_entries
 
@@ -411,8 +412,11 @@ CARDS = [
     (put("name", value="../evil"), "$.name"),
     (put("name", value=""), "$.name"),
     (put("name", value="x" * 200), "$.name"),
-    (put("task", value="detect"), "$.task"),
-    (put("head", value="yolox"), "$.head"),
+    (put("task", value="segment"), "$.task"),
+    (put("task", value="detect"), "task detect has no head 'softmax'"),
+    (put("head", value="maskrcnn"), "$.head"),
+    (put("head", value="yolox"), "task classify has no head 'yolox'"),
+    (put("detect", value={}), "task classify has no 'detect'"),
     (put("labels", value="cat"), "$.labels"),
     (put("labels", 3, "id", value="c2"), "label id 'c2' twice"),
     (put("input", "width", value=0), "$.input.width"),
@@ -450,7 +454,11 @@ CARDS = [
     (put("variants", 0, "temperature", value=-1), "$.variants[0].temperature"),
     (put("variants", 0, "tolerance", value=-0.1), "$.variants[0].tolerance"),
     (put("variants", 0, "outputs", value={}), "names no output for 'logits'"),
-    (put("variants", 0, "outputs", value={"boxes": "x"}), "outputs"),
+    (put("variants", 0, "outputs", value={"boxes": "x"}), "names no output for 'logits'"),
+    (put("variants", 0, "outputs", value={"logits": "y", "boxes": "x"}), "names an output for 'boxes'"),
+    (put("variants", 0, "accuracy", value={"data": "d", "images": 1, "top1": 1, "ece": 0}), "lacks 'top5'"),
+    (put("variants", 0, "accuracy", value={"data": "d", "images": 1, "top1": 1, "top5": 1, "ap": 1, "ece": 0}), "has 'ap'"),
+    (put("variants", 0, "speedup", value=0), "$.variants[0].speedup"),
     (put("variants", 0, "outputs", value=["logits"]), "$.variants[0].outputs"),
     (put("variants", 0, "input", "mean", value=[0, 0]), "$.variants[0].input.mean"),
     (put("variants", 0, "input", "layout", value="chw"), "$.variants[0].input.layout"),
@@ -460,6 +468,38 @@ CARDS = [
     (put("golden", "sha256", value="0" * 64), "differs from its card"),
     (put("provenance", "tools", value={"onnx": 1}), "$.provenance.tools"),
 ]
+
+
+DETECTOR_CARDS = [
+    (drop("detect"), "a detector lacks 'detect'"),
+    (put("head", value="softmax"), "task detect has no head 'softmax'"),
+    (put("head", value="ssd"), "names no output for 'boxes'"),
+    (put("detect", "strides", value=[]), "$.detect.strides"),
+    (put("detect", "strides", value=[0]), "$.detect.strides"),
+    (put("detect", "score_threshold", value=1.5), "$.detect.score_threshold"),
+    (put("detect", "max_detections", value=0), "$.detect.max_detections"),
+    (put("detect", "extra", value=1), "$.detect"),
+    (put("input", "letterbox_anchor", value="bottom"), "$.input.letterbox_anchor"),
+    (put("variants", 0, "accuracy", value={"data": "d", "images": 1, "ap50": 1, "ece": 0}), "lacks 'ap'"),
+    (put("variants", 0, "accuracy", value={"data": "d", "images": 1, "top1": 1, "top5": 1, "ece": 0}), "has 'top1'"),
+]
+
+
+@pytest.mark.parametrize(("change", "part"), DETECTOR_CARDS)
+def test_detector_cards_that_are_refused(
+    tmp_path: Path, tiny_detector: Path, change: Callable[[dict[str, Any]], None], part: str
+) -> None:
+    assert part in refusal(write_entries(tmp_path / "x", with_card(entries_of(tiny_detector), change)))
+
+
+def test_a_detector_s_card_survives_and_a_classifier_s_says_nothing_of_it(tiny_detector: Path, tiny_edge: Path) -> None:
+    card = open_bundle(tiny_detector).card
+    figures = Accuracy(data="d", images=1, ap50=0.5, ap=0.25, ece=0.1)
+    card = msgspec.structs.replace(card, variants=(msgspec.structs.replace(card.variants[0], accuracy=figures, speedup=1.5),))
+    assert decode_card(encode_card(card), "x") == card
+    written = json.loads(encode_card(open_bundle(tiny_edge).card))
+    assert "detect" not in written
+    assert not {"speedup", "accuracy"} & set(written["variants"][0])
 
 
 @pytest.mark.parametrize(("change", "part"), CARDS)

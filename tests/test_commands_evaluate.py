@@ -18,7 +18,7 @@ from edge.engines import EngineOptions
 from edge.evaluate import Report
 from edge.model import Model, load_variant, open_model
 from tests.conftest import Finished
-from tests.samples import encoded, entries_of, frame, picture, with_expected, with_file, write_entries
+from tests.samples import encoded, entries_of, frame, picture, squares, with_expected, with_file, write_entries
 
 Command = Callable[..., Finished]
 
@@ -199,3 +199,53 @@ def test_real_pictures_by_their_ids(command: Command, shared_data: Path, tmp_pat
     done = command(main, "--model", bundle, "--data", shared_data / "imagenette", "--limit", 20, "--json")
     assert done.code == 0, done.err
     assert json.loads(done.out)["images"] == 20
+
+
+# a detector
+
+
+@pytest.fixture
+def boxes(tmp_path: Path) -> Path:
+    """Four pictures with a red square each, of which the last is labelled blue; YOLO with names."""
+    for number in range(4):
+        for part in ("images", "labels"):
+            (tmp_path / part).mkdir(exist_ok=True)
+        (tmp_path / "images" / f"{number}.png").write_bytes(encoded(squares(("red", number, 0)), ".png"))
+        x = (8 * number + 4) / 32
+        (tmp_path / "labels" / f"{number}.txt").write_text(f"{int(number == 3)} {x} 0.125 0.25 0.25\n")
+    (tmp_path / "names").write_text("red\nblue\n")
+    return tmp_path
+
+
+def test_a_detector(command: Command, tiny_detector: Path, boxes: Path) -> None:
+    pytest.importorskip("faster_coco_eval")
+    done = command(main, "--model", tiny_detector, "--data", boxes, "--json", "--threads", 1)
+    assert (done.code, done.err) == (0, "")
+    found = json.loads(done.out)
+    assert (found["model"], found["task"], found["images"]) == ("squares", "detect", 4)
+    (row,) = found["variants"].values()
+    assert list(row) == ["ap50", "ap", "ece", "ms_per_image", "engine", "threads", "images", "skipped"]
+    assert row["ap50"] == row["ap"] == 0.5  # all of red, none of blue
+    assert row["ece"] == 0.25
+    table = command(main, "--model", tiny_detector, "--data", boxes, "--limit", 2)
+    assert (table.code, table.err) == (0, "")
+    assert table.out.splitlines()[1].split() == ["variant", "AP50", "AP", "ECE", "ms", "engine,", "threads"]
+    assert table.out.splitlines()[2].split()[:3] == ["only", "100.00%", "100.00%"]
+
+
+def test_a_detector_on_data_without_boxes(command: Command, tiny_detector: Path, data: Path) -> None:
+    assert "no labelled boxes found" in command(main, "--model", tiny_detector, "--data", data).refused(2)
+    assert "no such folder" in command(main, "--model", tiny_detector, "--data", data / "gone").refused(2)
+
+
+def test_a_detector_on_boxes_of_other_things(command: Command, tiny_detector: Path, boxes: Path) -> None:
+    (boxes / "names").write_text("red\nraccoon\n")
+    line = command(main, "--model", tiny_detector, "--data", boxes).refused(2)
+    assert "labels/3.txt, line 1: class 'raccoon'" in line
+
+
+def test_average_precision_without_its_package(
+    command: Command, tiny_detector: Path, boxes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "faster_coco_eval", None)
+    assert "pip install faster-coco-eval" in command(main, "--model", tiny_detector, "--data", boxes).refused(2)

@@ -21,7 +21,7 @@ from edge.events import event_schema
 from edge.summary import Summary
 from tests.conftest import Finished
 from tests.endpoint import serving, until
-from tests.samples import encoded, entries_of, picture, video, with_card, write_entries
+from tests.samples import encoded, entries_of, picture, squares, video, with_card, write_entries
 
 Command = Callable[..., Finished]
 VALIDATOR = jsonschema.Draft202012Validator(event_schema())
@@ -446,3 +446,30 @@ def test_names_that_are_not_utf_8(tiny_edge: Path, folder: Path, tmp_path: Path)
     assert process.returncode == 0, err
     assert len(events_in(out)) == 6
     assert json.loads((tmp_path / "s.json").read_text())["frames"] == 6
+
+
+# a detector
+
+
+def test_a_detector(command: Command, tiny_detector: Path, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    for number, shown in enumerate(([("red", 1, 2)], [], [("blue", 0, 0), ("green", 3, 3)])):
+        (tmp_path / "in" / f"{number}.png").write_bytes(encoded(squares(*shown), ".png"))
+    done = command(main, "--model", tiny_detector, "--source", tmp_path / "in", "--video", tmp_path / "v.avi")
+    assert done.code == 0, done.err
+    found = events_in(done.out)
+    assert [[item["label"] for item in event["result"]["objects"]] for event in found] == [["red"], [], ["blue", "green"]]
+    assert found[0]["result"]["objects"] == [{"label": "red", "score": 1.0, "box_xyxy": [8.0, 16.0, 16.0, 24.0], "track": None}]
+    assert [event["decision"]["confidence"] for event in found] == [1.0, 1.0, 1.0]
+
+
+def test_a_score_threshold(command: Command, tiny_detector: Path, run: Command, tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(encoded(squares(("red", 1, 2), level=100), ".png"))
+    counts = []
+    for flags in ([], ["--score-threshold", "0.1"]):
+        done = command(main, "--model", tiny_detector, "--source", tmp_path / "a.png", *flags)
+        counts += [len(event["result"]["objects"]) for event in events_in(done.out)]
+    assert counts == [0, 1]
+    line = run("--source", tmp_path / "a.png", "--score-threshold", "0.1").refused(2)
+    assert "--score-threshold is for detectors, tiny is none" in line
+    assert "nan" in run("--source", tmp_path / "a.png", "--score-threshold", "nan").refused(2)

@@ -11,14 +11,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edge.boxes_data import BoxSample
 from edge.bundle import open_bundle
 from edge.datasets import Sample
 from edge.engines.fake import FakeEngine
 from edge.errors import DataError
-from edge.evaluate import ECE_BINS, evaluate, expected_calibration_error
-from edge.model import Model
+from edge.evaluate import ECE_BINS, DetectionReport, evaluate, expected_calibration_error
+from edge.model import Model, open_model
 from edge.tasks.classify import Classify
-from tests.samples import encoded, plain
+from tests.samples import encoded, frame, plain, squares
+from tests.tiny import COLORS
 
 
 def by_brightness(tiny_edge: Path, logit: float = 2.0) -> Model:
@@ -119,3 +121,55 @@ def test_calibration_error_against_the_definition(pairs: list[tuple[float, bool]
     ).all()
     if not near_an_edge:
         assert expected_calibration_error(confidence, correct) == pytest.approx(want, abs=1e-6)
+
+
+# a detector
+
+
+def scenes(folder: Path) -> list[BoxSample]:
+    """Three pictures of the tiny detector's squares: of four labelled objects it finds three, and one that is not there."""
+    cells = {"a": [("red", 0, 0), ("blue", 2, 3)], "b": [("green", 1, 1)], "c": []}
+    seen = {"a": cells["a"], "b": [], "c": [("red", 3, 3)]}
+    seen["b"] = [("green", 1, 1), ("green", 3, 0)]
+    labelled = cells | {"b": [("green", 1, 1), ("blue", 0, 3)]}
+    found = []
+    for name, shown in seen.items():
+        (folder / f"{name}.png").write_bytes(encoded(squares(*shown), ".png"))
+        boxes = [[8 * x, 8 * y, 8 * x + 8, 8 * y + 8] for _, x, y in labelled[name]]
+        class_ids = [COLORS.index(color) for color, _, _ in labelled[name]]
+        found.append(
+            BoxSample(folder / f"{name}.png", np.array(boxes, np.float32).reshape(-1, 4), np.array(class_ids, np.int64))
+        )
+    return found
+
+
+def test_a_detector_s_accuracy(tiny_detector: Path, tmp_path: Path) -> None:
+    pytest.importorskip("faster_coco_eval")
+    model = open_model(open_bundle(tiny_detector))
+    report = evaluate(model, scenes(tmp_path))
+    assert isinstance(report, DetectionReport)
+    assert (report.images, report.skipped) == (3, 0)
+    # of equal scores the first counts first: red's right one, green's wrong one; of blue's two one is found
+    assert report.ap50 == pytest.approx((1 + 0.5 + 51 / 101) / 3, abs=1e-6)
+    assert report.ap == pytest.approx(report.ap50, abs=1e-6)
+    assert report.ece == pytest.approx(2 / 5, abs=1e-3)  # five of score 1, three right
+    assert report.ms_per_image > 0
+
+
+def test_a_detector_is_judged_below_the_score_that_it_reports_from(tiny_detector: Path, tmp_path: Path) -> None:
+    pytest.importorskip("faster_coco_eval")
+    model = open_model(open_bundle(tiny_detector))
+    (tmp_path / "a.png").write_bytes(encoded(squares(("red", 1, 1), level=60), ".png"))
+    sample = BoxSample(tmp_path / "a.png", np.array([[8, 8, 16, 16]], np.float32), np.array([0]))
+    assert evaluate(model, [sample]).ap50 == 1.0
+    assert len(model.task.decode(model.engine.infer(t := model.task.prepare(frame(squares(("red", 1, 1), level=60)))), t)) == 0
+
+
+def test_a_detector_and_unreadable_pictures(tiny_detector: Path, tmp_path: Path) -> None:
+    pytest.importorskip("faster_coco_eval")
+    given_samples = scenes(tmp_path)
+    (tmp_path / "b.png").write_bytes(b"")
+    bad: list[str] = []
+    report = evaluate(open_model(open_bundle(tiny_detector)), given_samples, bad.append)
+    assert (report.images, report.skipped, len(bad)) == (2, 1, 1)
+    assert "b.png" in bad[0]

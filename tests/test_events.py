@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -13,7 +14,7 @@ import pytest
 
 from edge.events import encode_event, event_record, event_schema
 from edge.types import Timings
-from tests.samples import event, frame
+from tests.samples import detections, event, frame
 
 VALIDATOR = jsonschema.Draft202012Validator(event_schema())
 
@@ -88,9 +89,24 @@ def test_no_classes() -> None:
     assert line(event(scores=()))["result"] == {"classes": []}
 
 
+def test_objects() -> None:
+    of = replace(event(), result=detections(("cat", 0.75, (1, 2, 3.456, 4)), ("dog", 1 / 3, (0, 0, 1, 1))))
+    assert line(of)["result"] == {
+        "objects": [
+            {"label": "cat", "score": 0.75, "box_xyxy": [1.0, 2.0, 3.46, 4.0], "track": None},
+            {"label": "dog", "score": 0.333333, "box_xyxy": [0.0, 0.0, 1.0, 1.0], "track": None},
+        ]
+    }
+    assert line(replace(event(), result=detections()))["result"] == {"objects": []}
+
+
 @pytest.mark.parametrize(
     "change",
     [
+        {"result": {}},
+        {"result": {"classes": [], "objects": []}},
+        {"result": {"objects": [{"label": "a", "score": 1, "box_xyxy": [1, 2, 3], "track": None}]}},
+        {"result": {"objects": [{"label": "a", "score": 1, "box_xyxy": [1, 2, 3, 4]}]}},
         {"seq": "1"},
         {"seq": 1.5},
         {"revises": None},

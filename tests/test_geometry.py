@@ -73,9 +73,12 @@ def test_fit_gives_the_model_s_size_and_leaves_the_picture(
     assert geometry.original_wh == size_wh
 
 
-@given(size_wh=SIZES, target_wh=SIZES, resize=RESIZES, data=st.data())
-def test_to_original_inverts(size_wh: tuple[int, int], target_wh: tuple[int, int], resize: str, data: st.DataObject) -> None:
-    _, geometry = fit(np.zeros((size_wh[1], size_wh[0], 3), np.uint8), spec(*target_wh, resize=resize))
+@given(size_wh=SIZES, target_wh=SIZES, resize=RESIZES, anchor=st.sampled_from(["center", "topleft"]), data=st.data())
+def test_to_original_inverts(
+    size_wh: tuple[int, int], target_wh: tuple[int, int], resize: str, anchor: str, data: st.DataObject
+) -> None:
+    image = np.zeros((size_wh[1], size_wh[0], 3), np.uint8)
+    _, geometry = fit(image, spec(*target_wh, resize=resize, letterbox_anchor=anchor))
     xs = sorted(data.draw(st.tuples(st.floats(0, size_wh[0]), st.floats(0, size_wh[0]))))
     ys = sorted(data.draw(st.tuples(st.floats(0, size_wh[1]), st.floats(0, size_wh[1]))))
     original = np.array([[xs[0], ys[0], xs[1], ys[1]]], np.float32)
@@ -113,6 +116,17 @@ def test_letterbox_keeps_the_aspect_and_pads_evenly(size_wh: tuple[int, int], ta
     assert 0 <= target_wh[0] - len(columns) - 2 * columns[0] <= 1
     assert 0 <= target_wh[1] - len(rows) - 2 * rows[0] <= 1
     assert geometry.offset_xy == (columns[0], rows[0])
+
+
+@given(size_wh=SIZES, target_wh=st.tuples(st.integers(1, 100), st.integers(1, 100)))
+def test_letterbox_at_the_top_left_pads_the_other_sides(size_wh: tuple[int, int], target_wh: tuple[int, int]) -> None:
+    image = np.full((size_wh[1], size_wh[0], 3), 255, np.uint8)
+    fitted, geometry = fit(image, spec(*target_wh, resize="letterbox", letterbox_anchor="topleft", pad_value=7))
+    centred, _ = fit(image, spec(*target_wh, resize="letterbox", pad_value=7))
+    inside = fitted[..., 0] == 255
+    assert inside.sum() == (centred[..., 0] == 255).sum()
+    assert inside[: int(inside.any(axis=1).sum()), : int(inside.any(axis=0).sum())].all()
+    assert geometry.offset_xy == (0.0, 0.0)
 
 
 def marked(width: int, height: int, x: int, y: int, side: int) -> UInt8:

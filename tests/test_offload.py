@@ -7,6 +7,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import cv2
@@ -17,9 +18,9 @@ from edge import offload as offload_module
 from edge.errors import OffloadError, UsageError
 from edge.offload import ANSWER_LIMIT_BYTES, QUEUE_FRAMES, Answer, Offloader, encode_jpeg
 from edge.oip import NamedTensor, encode_response
-from edge.types import Event
-from tests.endpoint import METADATA, Endpoint, fixed, good, hangs, serving, until
-from tests.samples import event, frame, picture, plain
+from edge.types import Detections, Event
+from tests.endpoint import METADATA, Endpoint, Reply, fixed, good, hangs, serving, until
+from tests.samples import detections, event, frame, picture, plain
 
 PATIENCE_S = 20.0
 Opener = Callable[..., tuple[Offloader, list[str]]]
@@ -488,3 +489,89 @@ def test_urls_that_cannot_be(url: str) -> None:
 )
 def test_urls_that_can_be(opened: Opener, url: str) -> None:
     opened(url)  # asks nobody before the first frame
+
+
+# a detector
+
+
+def objects_answer(*outputs: NamedTensor) -> Reply:
+    return 200, *encode_response("big", outputs, binary=[output.name for output in outputs])
+
+
+def objects_of(boxes: Any, scores: Any, labels: list[bytes]) -> list[NamedTensor]:
+    return [
+        NamedTensor.of("boxes", np.array(boxes, np.float32).reshape(1, -1, 4)),
+        NamedTensor.of("scores", np.array([scores], np.float32)),
+        NamedTensor("labels", "BYTES", (1, len(labels)), labels),
+    ]
+
+
+DETECTOR = {
+    "inputs": [{"name": "image", "datatype": "BYTES", "shape": [-1]}],
+    "outputs": [{"name": name, "datatype": "FP32", "shape": [-1, -1]} for name in ("boxes", "labels", "scores", "count")],
+}
+DETECTOR_METADATA: Reply = (200, json.dumps(DETECTOR).encode(), {})
+
+
+def seen_by_a_detector(width: int = 64, height: int = 48) -> Event:
+    return replace(event(frame(plain(9, width, height)), action="offload"), result=detections(("cat", 0.4, (0, 0, 9, 9))))
+
+
+@pytest.mark.parametrize(("width", "height", "scale"), [(64, 48, 1.0), (2560, 1440, 2.0)])
+def test_objects_come_back_in_pixels_of_the_frame(opened: Opener, width: int, height: int, scale: float) -> None:
+    reply = objects_answer(*objects_of([[1, 2, 3, 4], [5, 6, 7, 8]], [0.9, 0.5], [b"dog", b"cat"]))
+    with serving(lambda *_: reply, DETECTOR_METADATA) as endpoint:
+        offloader, said = opened(endpoint.url)
+        offloader.submit(seen_by_a_detector(width, height))
+        answers: list[Answer] = []
+        assert settled(offloader, answers, 1)
+        assert said == []
+        result = answers[0].result
+        assert isinstance(result, Detections)
+        assert result.labels == ("dog", "cat")
+        np.testing.assert_allclose(result.boxes_xyxy, np.array([[1, 2, 3, 4], [5, 6, 7, 8]]) * scale)
+
+
+def test_an_answer_without_objects(opened: Opener) -> None:
+    reply = objects_answer(*objects_of([], [], []))
+    with serving(lambda *_: reply, DETECTOR_METADATA) as endpoint:
+        offloader, _ = opened(endpoint.url)
+        offloader.submit(seen_by_a_detector())
+        answers: list[Answer] = []
+        assert settled(offloader, answers, 1)
+        assert len(answers[0].result) == 0
+
+
+@pytest.mark.parametrize(
+    ("outputs", "said"),
+    [
+        (objects_of([[1, 2, 3, 4]], [0.9], [b"a", b"b"]), "2 labels and 1 scores"),
+        (objects_of([[1, 2, 3, 4]] * 2, [0.9], [b"a"]), "boxes"),
+        (objects_of([[3, 2, 1, 4]], [0.9], [b"a"]), "corners are swapped"),
+        (objects_of([[1, 2, 3, 4]], [1.5], [b"a"]), "no probabilities"),
+        (objects_of([[1, 2, 3, 4]] * 2, [0.1, 0.9], [b"a", b"b"]), "best first"),
+        (objects_of([[1, 2, 3, 4]], [0.9], [b"a"])[1:], "boxes"),
+    ],
+)
+def test_objects_that_make_no_sense(opened: Opener, outputs: list[NamedTensor], said: str) -> None:
+    reply = objects_answer(*outputs)
+    with serving(lambda *_: reply, DETECTOR_METADATA) as endpoint:
+        offloader, lines = opened(endpoint.url)
+        offloader.submit(seen_by_a_detector())
+        assert settled(offloader, [], 1)
+        assert offloader.failed == 1
+        assert "the answer makes no sense" in lines[0]
+        assert said in lines[0]
+
+
+def test_models_of_two_kinds(opened: Opener) -> None:
+    with serving() as endpoint:
+        offloader, lines = opened(endpoint.url)
+        offloader.submit(seen_by_a_detector())
+        assert settled(offloader, [], 1)
+        assert "model tiny is a classifier, the local one a detector; name another with --offload" in lines[0]
+    with serving(metadata=DETECTOR_METADATA) as endpoint:
+        offloader, lines = opened(endpoint.url)
+        submit(offloader, 1)
+        assert settled(offloader, [], 1)
+        assert "model tiny is a detector, the local one a classifier" in lines[0]

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from edge.policies import POLICIES, LocalOnly, Threshold
 from edge.types import Classes
+from tests.samples import detections
 
 
 def result(*scores: float) -> Classes:
@@ -53,3 +54,11 @@ def test_without_an_endpoint_everything_is_accepted(score: float) -> None:
 def test_policies_are_built_from_a_threshold() -> None:
     for make in POLICIES.values():
         assert make(0.9).decide(result(0.1), 0.0).action in ("accept", "offload", "skip")
+
+
+@pytest.mark.parametrize(
+    ("scores", "action"), [((), "accept"), ((0.9,), "accept"), ((0.9, 0.5), "accept"), ((0.9, 0.49), "offload")]
+)
+def test_a_detector_s_weakest_object_decides_and_an_empty_picture_is_certain(scores: tuple[float, ...], action: str) -> None:
+    found = detections(*(("a", score, (0, 0, 1, 1)) for score in scores))
+    assert Threshold(0.5).decide(found, 0.0).action == action

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -16,11 +17,12 @@ import pytest
 
 from edge.errors import UsageError
 from edge.events import event_schema
+from edge.sinks.caption import caption
 from edge.sinks.jsonl import JsonlSink, ReaderGoneError
 from edge.sinks.status import StatusSink
 from edge.sinks.video import CODECS, VideoSink, annotate
 from edge.types import Event
-from tests.samples import event, frame, picture, plain
+from tests.samples import detections, event, frame, picture, plain
 
 
 def jsonl(target: Path | str) -> tuple[JsonlSink, list[str]]:
@@ -288,6 +290,45 @@ def test_annotations() -> None:
     assert len({base.tobytes(), local.tobytes(), asking.tobytes(), revised.tobytes()}) == 4
     for image in (local, asking, revised):
         np.testing.assert_array_equal(image[100:], base[100:])  # the picture itself stays
+
+
+BOX = (100.0, 120.0, 200.0, 200.0)
+
+
+def test_objects_are_drawn_where_they_are() -> None:
+    base = plain(90, 320, 240)
+    drawn = annotate(base.copy(), replace(event(frame(base)), result=detections(("cat", 0.9, BOX))))
+    changed = (drawn[40:] != 90).any(axis=2)
+    ys, xs = np.nonzero(changed)
+    assert xs.min() == pytest.approx(100, abs=2)
+    assert max(xs.max(), 200) == pytest.approx(200, abs=2)
+    assert ys.max() + 40 == pytest.approx(200, abs=2)
+    assert ys.min() + 40 < 118  # the label stands above
+    assert not changed[130 - 40 : 190 - 40, 110:190].any()  # the object itself stays
+
+
+def test_objects_in_a_video_of_another_size_than_the_frame() -> None:
+    seen = replace(event(frame(plain(90, 640, 480))), result=detections(("cat", 0.9, tuple(2 * edge for edge in BOX))))
+    same = replace(event(frame(plain(90, 320, 240))), result=detections(("cat", 0.9, BOX)))
+    np.testing.assert_array_equal(annotate(plain(90, 320, 240), seen), annotate(plain(90, 320, 240), same))
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 200), (200, 3), (64, 48), (1920, 1080)])
+def test_objects_anywhere_in_pictures_of_any_size(size: tuple[int, int]) -> None:
+    width, height = size
+    boxes = [(0, 0, width, height), (0, 0, 1, 1), (width - 1, height - 1, width, height), (width, height, width, height)]
+    found = detections(*(("käse", 0.5, box) for box in boxes), class_ids=(-1, 0, 7, 79))
+    image = plain(90, width, height)
+    seen = replace(event(frame(image)), result=found)
+    assert annotate(image.copy(), seen, seen).shape == (height, width, 3)
+
+
+def test_captions() -> None:
+    assert caption(event().result) == "class 0 75%"
+    assert caption(event(scores=()).result) == "nothing 0%"
+    assert caption(detections()) == "nothing"
+    several = detections(("dog", 0.9, BOX), ("cat", 0.8, BOX), ("cat", 0.7, BOX))
+    assert caption(several) == "2 cat, 1 dog"
 
 
 def test_the_frame_is_not_written_into(tmp_path: Path) -> None:

@@ -1,18 +1,22 @@
-"""A tiny classifier bundle of random weights, for tests that need a real model but not a good one."""
+"""Tiny bundles for tests that need a real model but not a good one: a classifier of random weights, a detector of squares."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from edge.bundle import pack_golden, sha256, write_bundle
-from edge.card import Card, Golden, InputGeometry, Label, Provenance, TensorInput, Variant
+from edge.card import Card, DetectOptions, Golden, InputGeometry, Label, Provenance, TensorInput, Variant
 from edge.engines import EngineOptions, open_engine
+from edge.tasks.detect import Detect
 from edge.types import Geometry, Tensor
+from tests.samples import frame, picture
 
 MACHINES = {"arm": ("aarch64", "armv7l"), "x86": ("x86_64",)}
 """A variant's last word → the machines it is made for; none: any."""
@@ -101,3 +105,100 @@ def _variant(name: str, model: bytes) -> Variant:
         temperature=1.5,
         tolerance=1e-3,
     )
+
+
+SQUARES = 32
+COLORS = ("red", "green", "blue")
+
+
+def tiny_detector_onnx() -> bytes:
+    """`image` uint8 [1, 32, 32, 3] RGB → `predictions` [1, 16, 8], YOLOX's for stride 8: each 8 x 8 cell is an object.
+
+    Its box is the cell, its class the strongest of red, green and blue, its score (strongest / 255)².
+    """
+    box = np.zeros((1, 4, 4, 4), np.float32)
+    box[:, :2] = 0.5
+    nodes = [
+        helper.make_node("Transpose", ["image"], ["nchw"], perm=[0, 3, 1, 2]),
+        helper.make_node("Cast", ["nchw"], ["float"], to=TensorProto.FLOAT),
+        helper.make_node("Div", ["float", "full"], ["unit"]),
+        helper.make_node("AveragePool", ["unit"], ["classes"], kernel_shape=[8, 8], strides=[8, 8]),
+        helper.make_node("ReduceMax", ["classes"], ["objectness"], axes=[1], keepdims=1),
+        helper.make_node("Concat", ["box", "objectness", "classes"], ["grid"], axis=1),
+        helper.make_node("Reshape", ["grid", "shape"], ["rows"]),
+        helper.make_node("Transpose", ["rows"], ["predictions"], perm=[0, 2, 1]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "squares",
+        [helper.make_tensor_value_info("image", TensorProto.UINT8, [1, SQUARES, SQUARES, 3])],
+        [helper.make_tensor_value_info("predictions", TensorProto.FLOAT, [1, 16, 8])],
+        [
+            numpy_helper.from_array(np.array(255, np.float32), "full"),
+            numpy_helper.from_array(box, "box"),
+            numpy_helper.from_array(np.array([1, 8, 16], np.int64), "shape"),
+        ],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    onnx.checker.check_model(model)
+    return model.SerializeToString()
+
+
+def tiny_detector_bundle(path: Path, **more: Any) -> Path:
+    """The detector of squares as a bundle at `path`."""
+    return write_detector(
+        path,
+        tiny_detector_onnx(),
+        head="yolox",
+        labels=tuple(Label(id=name[0], name=name) for name in COLORS),
+        geometry=InputGeometry(width=SQUARES, height=SQUARES, resize="letterbox", pad_value=0),
+        tensor=TensorInput(name="image"),
+        outputs={"predictions": "predictions"},
+        options=DetectOptions(strides=(8,)),
+        **more,
+    )
+
+
+def write_detector(
+    path: Path,
+    model: bytes,
+    *,
+    head: str,
+    labels: tuple[Label, ...],
+    geometry: InputGeometry,
+    tensor: TensorInput,
+    outputs: dict[str, str],
+    options: DetectOptions | None = None,
+    engine: str = "onnx",
+    **more: Any,
+) -> Path:
+    """A bundle of one variant, whose golden check is what the engine answers to one picture."""
+    variant = Variant(
+        name="only",
+        file=f"model.{engine}",
+        engine=engine,  # type: ignore[arg-type]
+        sha256=sha256(model),
+        bytes=len(model),
+        input=tensor,
+        outputs=outputs,
+        tolerance=1e-2,
+        **({"precision": "float32", "scheme": "float32", "weight_bits": 32} | more),
+    )
+    card = Card(
+        name=path.stem,
+        task="detect",
+        head=head,  # type: ignore[arg-type]
+        detect=options or DetectOptions(),
+        labels=labels,
+        input=geometry,
+        variants=(variant,),
+        golden=Golden(sha256="0" * 64, bytes=1),
+        provenance=Provenance(source="tests", license="Apache-2.0", created="1970-01-01T00:00:00Z"),
+    )
+    given = Detect(card, variant).prepare(frame(picture(320, 240)))
+    opened = open_engine(model, variant, EngineOptions())
+    golden = pack_golden(np.asarray(given.data), {variant.name: opened.infer(given)})
+    opened.close()
+    card = msgspec.structs.replace(card, golden=Golden(sha256=sha256(golden), bytes=len(golden)))
+    write_bundle(path, card, {"golden.npz": golden, variant.file: model})
+    return path

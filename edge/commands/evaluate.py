@@ -10,17 +10,20 @@ import click
 import msgspec
 
 from devices import detect
+from edge.boxes_data import BoxSample, labelled_boxes
 from edge.bundle import Bundle, open_bundle
 from edge.card import Variant
 from edge.commands import SETTINGS, OneLineCommand, Skipped, bundle_option, speaker, threads_option, version_option
-from edge.datasets import class_folders, evaluation_split
+from edge.datasets import Labelled, Sample, class_folders, evaluation_split
 from edge.engines import EngineOptions, installed
 from edge.errors import BundleError, EngineError
-from edge.evaluate import Report, evaluate
+from edge.evaluate import DetectionReport, Report, evaluate
 from edge.model import Model, load_variant
 
 NAME = "edge-eval"
 say = speaker(NAME)
+FIGURES = {"classify": {"top1": "top-1", "top5": "top-5"}, "detect": {"ap50": "AP50", "ap": "AP"}}
+"""Task → the figures of its report, and their titles in the table."""
 
 
 @click.command(NAME, cls=OneLineCommand, context_settings=SETTINGS)
@@ -30,7 +33,7 @@ say = speaker(NAME)
     metavar="DIR",
     type=Path,
     required=True,
-    help="A folder of class folders, or one with train/ and val/, of which val/ is used.",
+    help="Class folders; for a detector YOLO, COCO or VOC boxes. Of train and val parts, val is used.",
 )
 @click.option(
     "--variant",
@@ -48,13 +51,11 @@ def main(
 ) -> int:
     """Measure a bundle on labelled pictures with the code that runs on the device.
 
-    A class folder matches a label by its id or its name. All of the model's classes are candidates, whatever folders
-    there are. Pictures that cannot be read are named and left out.
+    A class folder matches a label by its id or its name, boxes by their class's name. All of the model's classes are
+    candidates, whatever folders there are. Pictures that cannot be read are named and left out.
     """
     bundle = open_bundle(model_path)
-    samples = class_folders(evaluation_split(data), bundle.card.labels)
-    if limit is not None and limit < len(samples):
-        samples = [samples[i * len(samples) // limit] for i in range(limit)]
+    samples = _samples(bundle, data, limit)
     board = detect()
     options = EngineOptions(threads or board.threads, board.spin, exact)
     reports: dict[str, dict[str, Any]] = {}
@@ -67,7 +68,7 @@ def main(
                 raise
             say(f"variant {candidate.name} left out: {error}")
             continue
-        reports[candidate.name] = _row(model, evaluate(model, samples, bad))
+        reports[candidate.name] = _row(model, evaluate(model, samples, bad), FIGURES[bundle.card.task])
         model.engine.close()
     if not reports:
         raise EngineError(f"{bundle.where}: none of its variants can run here")
@@ -76,8 +77,22 @@ def main(
         result = {"model": bundle.card.name, "task": bundle.card.task, "images": images, "exact": exact, "variants": reports}
         sys.stdout.buffer.write(msgspec.json.format(msgspec.json.encode(result), indent=1) + b"\n")
     else:
-        _print_table(bundle.card.name, data, images, len(bad.lines), reports)
+        _print_table(bundle.card.name, data, images, len(bad.lines), reports, FIGURES[bundle.card.task])
     return 0
+
+
+def _samples(bundle: Bundle, data: Path, limit: int | None) -> list[Sample] | list[BoxSample]:
+    """The labelled pictures to measure on, as the bundle's task wants them."""
+    if bundle.card.task == "detect":
+        return _spread(labelled_boxes(data, bundle.card.labels, split="val"), limit)
+    return _spread(class_folders(evaluation_split(data), bundle.card.labels), limit)
+
+
+def _spread(samples: list[Labelled], limit: int | None) -> list[Labelled]:
+    """At most `limit` of the samples, spread evenly."""
+    if limit is None or limit >= len(samples):
+        return samples
+    return [samples[i * len(samples) // limit] for i in range(limit)]
 
 
 def _chosen(bundle: Bundle, names: tuple[str, ...]) -> list[Variant]:
@@ -91,10 +106,9 @@ def _chosen(bundle: Bundle, names: tuple[str, ...]) -> list[Variant]:
     return here
 
 
-def _row(model: Model, report: Report) -> dict[str, Any]:
+def _row(model: Model, report: Report | DetectionReport, figures: dict[str, str]) -> dict[str, Any]:
     return {
-        "top1": round(report.top1, 6),
-        "top5": round(report.top5, 6),
+        **{figure: round(getattr(report, figure), 6) for figure in figures},
         "ece": round(report.ece, 6),
         "ms_per_image": round(report.ms_per_image, 3),
         "engine": model.engine.name,
@@ -104,13 +118,16 @@ def _row(model: Model, report: Report) -> dict[str, Any]:
     }
 
 
-def _print_table(name: str, data: Path, images: int, skipped: int, reports: dict[str, dict[str, Any]]) -> None:
+def _print_table(
+    name: str, data: Path, images: int, skipped: int, reports: dict[str, dict[str, Any]], figures: dict[str, str]
+) -> None:
     click.echo(f"{name} on {images} pictures of {data}" + (f", {skipped} skipped" if skipped else ""))
-    click.echo(f"{'variant':<12} {'top-1':>7} {'top-5':>7} {'ECE':>7} {'ms':>8}  engine, threads")
+    titles = " ".join(f"{title:>7}" for title in figures.values())
+    click.echo(f"{'variant':<12} {titles} {'ECE':>7} {'ms':>8}  engine, threads")
     for variant, row in reports.items():
+        accuracy = " ".join(f"{row[figure]:>7.2%}" for figure in figures)
         click.echo(
-            f"{variant:<12} {row['top1']:>7.2%} {row['top5']:>7.2%} {row['ece']:>7.4f} {row['ms_per_image']:>8.2f}  "
-            f"{row['engine']}, {row['threads']}"
+            f"{variant:<12} {accuracy} {row['ece']:>7.4f} {row['ms_per_image']:>8.2f}  {row['engine']}, {row['threads']}"
         )
 
 

@@ -8,6 +8,7 @@ import signal
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,6 +27,7 @@ from edge.protocols import Sink, Source
 from edge.sinks.jsonl import JsonlSink, ReaderGoneError
 from edge.sources import open_source
 from edge.summary import Summary, Tally, cpu_seconds, peak_rss_mb
+from edge.tasks.detect import Detect
 from edge.types import Event
 
 if TYPE_CHECKING:
@@ -64,6 +66,11 @@ say = speaker(NAME)
     show_default=True,
     help="The confidence below which a frame is offloaded.",
 )
+@click.option(
+    "--score-threshold",
+    type=click.FloatRange(0, 1),
+    help="Report a detector's objects from this score.  [default: the bundle's]",
+)
 @click.option("--max-frames", type=click.IntRange(min=1), help="Stop after this many frames.")
 @version_option
 def main(
@@ -79,24 +86,29 @@ def main(
     offload: str | None,
     policy: str,
     threshold: float,
+    score_threshold: float | None,
     max_frames: int | None,
 ) -> int:
     """Run a vision model on every frame of a camera or file, and ask the cloud about the uncertain ones.
 
-    Every frame gets a local answer as a JSON event. With --offload, a frame below --threshold is also sent to the
-    endpoint, and its answer follows as a second event with the same seq and revises: true. Ctrl-C or SIGTERM finishes
-    the frame, flushes what was written and prints the summary.
+    Every frame gets a local answer as a JSON event. With --offload, a frame whose confidence (a classifier's best
+    score, a detector's lowest) is below --threshold is also sent to the endpoint, and its answer follows as a second
+    event with the same seq and revises: true. Ctrl-C or SIGTERM finishes the frame, flushes what was written and
+    prints the summary.
     """
     if (camera is None) == (source is None):
         raise UsageError("give either --camera N or --source URI; 'edge-run --source demo' needs no camera")
-    if math.isnan(threshold):
-        raise UsageError("--threshold nan: expected a number from 0 to 1")
+    for flag, value in (("--threshold", threshold), ("--score-threshold", score_threshold)):
+        if value is not None and math.isnan(value):
+            raise UsageError(f"{flag} nan: expected a number from 0 to 1")
     inputs = [(source or "").removeprefix("file://"), str(model_path)]
     _check_targets({"--events": events, "--video": video, "--summary": summary_path}, inputs)
     with ExitStack() as stack:
         frames = open_source(f"camera:{camera.removeprefix('/dev/video')}" if camera is not None else source or "")
         model = open_model(open_bundle(model_path), variant=variant, threads=threads, spin=spin, say=say)
         stack.callback(model.engine.close)
+        if score_threshold is not None:
+            model = _with_score_threshold(model, score_threshold)
         offloader = _open_offloader(offload, model) if offload is not None else None
         if offloader is not None:
             stack.callback(offloader.close)
@@ -167,6 +179,12 @@ def _check_targets(targets: dict[str, str | None], inputs: Sequence[str]) -> Non
             open(summary, "ab").close()
         except OSError as error:
             raise UsageError(f"--summary {summary}: {error.strerror}; choose a file that can be written") from None
+
+
+def _with_score_threshold(model: Model, score_threshold: float) -> Model:
+    if not isinstance(model.task, Detect):
+        raise UsageError(f"--score-threshold is for detectors, {model.name} is none; leave it out, or see --threshold")
+    return replace(model, task=model.task.replaced(score_threshold=score_threshold))
 
 
 def _open_offloader(url: str, model: Model) -> Offloader:

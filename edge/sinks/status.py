@@ -7,6 +7,7 @@ import sys
 from contextlib import suppress
 
 from edge.errors import one_line
+from edge.sinks.caption import caption
 from edge.types import Event
 
 PERIOD_S = 0.2
@@ -26,8 +27,7 @@ class StatusSink:
         if event.emitted_s - self._shown_s < PERIOD_S:
             return
         self._shown_s = event.emitted_s
-        label = event.result.labels[0] if len(event.result) else "nothing"
-        line = f"frame {event.frame.sequence}  {label} {event.result.confidence:.0%}  {event.served_by}  {event.age_ms:.0f} ms"
+        line = f"frame {event.frame.sequence}  {caption(event.result)}  {event.served_by}  {event.age_ms:.0f} ms"
         if self._revised:
             line += f"  cloud answers {self._revised}"
         _show(one_line(line)[: shutil.get_terminal_size().columns - 1])

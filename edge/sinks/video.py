@@ -6,16 +6,21 @@ from collections.abc import Callable
 from pathlib import Path
 
 import cv2
+import numpy as np
 
 from edge.errors import SourceError, UsageError
 from edge.opencv import check_name, open_capture
-from edge.types import Event, UInt8
+from edge.sinks.caption import caption
+from edge.types import Detections, Event, Result, UInt8
 
 CODECS = {".mp4": "mp4v", ".avi": "MJPG", ".mkv": "mp4v"}
 FALLBACK_FPS = 15.0
 SLACK_FRAMES = 2
 """Some containers tell their frame count by duration, which rounds."""
 WHITE, AMBER, GREEN, SHADE = (255, 255, 255), (0, 191, 255), (120, 220, 120), (32, 32, 32)
+BOX_COLORS = ((66, 210, 255), (120, 220, 120), (255, 178, 102), (180, 130, 255), (90, 140, 255), (230, 216, 96))
+"""Light ones, for dark letters on them; a class keeps its colour."""
+FONT = cv2.FONT_HERSHEY_SIMPLEX
 
 
 class VideoSink:
@@ -81,21 +86,45 @@ class VideoSink:
 
 
 def annotate(picture: UInt8, event: Event, revision: Event | None = None) -> UInt8:
-    """Write an event's best class and decision, and the newest answer of the cloud, into `picture` and return it."""
-    lines = [(f"{_best(event)}   {event.timings.infer:.1f} ms", WHITE)]
+    """Draw an event's objects, its result and decision in words, and the cloud's newest answer into `picture`; returned."""
+    scale = max(0.4, picture.shape[1] / 1100)
+    if isinstance(event.result, Detections):
+        _draw_boxes(picture, event.result, event.frame.size_wh, scale)
+    lines = [(f"{_words(event.result)}   {event.timings.infer:.1f} ms", WHITE)]
     if event.decision.action == "offload":
         lines[0] = (lines[0][0] + "   asking the cloud", AMBER)
     if revision is not None:
-        lines.append((f"cloud, frame {revision.frame.sequence}: {_best(revision)}", GREEN))
-    scale = max(0.4, picture.shape[1] / 1100)
+        lines.append((f"cloud, frame {revision.frame.sequence}: {_words(revision.result)}", GREEN))
     step = round(34 * scale)
     bar = picture[: step * len(lines) + step // 3]
     bar[:] = cv2.addWeighted(bar, 0.35, bar, 0.0, SHADE[0] * 0.65)
     for row, (text, color) in enumerate(lines, start=1):
-        cv2.putText(picture, text, (step // 3, row * step - step // 6), cv2.FONT_HERSHEY_SIMPLEX, scale, color, 1, cv2.LINE_AA)
+        cv2.putText(picture, text, (step // 3, row * step - step // 6), FONT, scale, color, 1, cv2.LINE_AA)
     return picture
 
 
-def _best(event: Event) -> str:
-    label = event.result.labels[0] if len(event.result) else "nothing"
-    return f"{label} {event.result.confidence:.0%}".encode("ascii", "replace").decode()  # all that OpenCV's font has
+def _draw_boxes(picture: UInt8, objects: Detections, size_wh: tuple[int, int], scale: float) -> None:
+    """A frame around each object, and its label and score on a plate above it, or inside where there is no room."""
+    height, width = picture.shape[:2]
+    thickness, font_scale = max(1, round(2 * scale)), max(0.35, 0.7 * scale)
+    ratio = np.array((width, height) * 2) / np.array(size_wh * 2)  # the video may be of another size than the frame
+    corners = np.clip(np.rint(objects.boxes_xyxy * ratio), 0, np.array((width - 1, height - 1) * 2)).astype(int)
+    for i in reversed(range(len(objects))):  # the best on top
+        left, top, right, bottom = corners[i].tolist()
+        color = BOX_COLORS[int(objects.class_ids[i]) % len(BOX_COLORS)]
+        cv2.rectangle(picture, (left, top), (right, bottom), color, thickness, cv2.LINE_AA)
+        text = _ascii(f"{objects.labels[i]} {float(objects.scores[i]):.0%}")
+        (text_w, text_h), below = cv2.getTextSize(text, FONT, font_scale, 1)
+        plate_h = text_h + below + thickness
+        x = max(0, min(left, width - text_w - 2 * thickness))
+        y = top - plate_h if top >= plate_h else top
+        cv2.rectangle(picture, (x, y), (x + text_w + 2 * thickness, y + plate_h), color, cv2.FILLED)
+        cv2.putText(picture, text, (x + thickness, y + text_h + thickness), FONT, font_scale, SHADE, 1, cv2.LINE_AA)
+
+
+def _words(result: Result) -> str:
+    return _ascii(caption(result))
+
+
+def _ascii(text: str) -> str:
+    return text.encode("ascii", "replace").decode()  # all that OpenCV's font has

@@ -7,5 +7,6 @@ from collections.abc import Callable
 from edge.card import Card, Variant
 from edge.protocols import Task
 from edge.tasks.classify import Classify
+from edge.tasks.detect import Detect
 
-TASKS: dict[str, Callable[[Card, Variant], Task]] = {"classify": Classify}
+TASKS: dict[str, Callable[[Card, Variant], Task]] = {"classify": Classify, "detect": Detect}

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import cv2
 import numpy as np
 
 from edge.card import Card, Variant
 from edge.errors import EngineError
-from edge.geometry import fit
+from edge.geometry import prepare
 from edge.types import Classes, Float32, Frame, Int64, Outputs, Tensor
 
 
@@ -38,10 +37,7 @@ class Classify:
 
     def prepare(self, frame: Frame) -> Tensor:
         """Crop, resize and order the colours of a frame: uint8 [1, height, width, 3]."""
-        picture, geometry = fit(frame.image, self._spec)
-        if self._spec.color == "rgb":
-            picture = cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)  # type: ignore[assignment]
-        return Tensor(np.ascontiguousarray(picture)[np.newaxis], geometry)
+        return prepare(frame, self._spec)
 
     def decode(self, outputs: Outputs, tensor: Tensor) -> Classes:
         """The best classes of logits [1, classes]. Raises EngineError when their number differs from the labels'."""
