@@ -4,7 +4,7 @@ EDGE_DATA ?= ../shared/data
 PIP = .venv/bin/pip install --quiet --disable-pip-version-check
 export EDGE_DATA
 
-.PHONY: help demo test lint format quantize default-model docs bench wheel test-integration camera arm64 clean
+.PHONY: help demo test lint format quantize default-model docs bench wheel test-integration camera arm64 arm64-root clean
 
 help:  ## this list
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -64,6 +64,9 @@ camera: .venv/dev  ## edge-run --camera 0 on a real V4L2 device in a virtual mac
 
 arm64: .venv/dev  ## the wheel on emulated ARM boards against x86; root, apt, 3 minutes
 	.venv/bin/python -m pytest -q -m arm64 tests/arm64
+
+arm64-root: .venv/dev  ## what edge-quantize counts ARM instructions in; root, apt, 40 seconds
+	PYTHON=.venv/bin/python quantize/arm64_root.sh
 
 clean:  ## all that was made here
 	rm -rf .venv build dist out *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import cast, overload
+from pathlib import Path
+from typing import TypeAlias, cast, overload
 
 import numpy as np
 
@@ -19,11 +20,22 @@ from edge.types import Bools, Detections, Float32, Int64, Outputs, Result, Tenso
 
 __all__ = ["DetectionReport", "Report", "detection_ap", "evaluate", "expected_calibration_error"]
 
+Say: TypeAlias = Callable[[str], None]
+Heard: TypeAlias = Callable[[Path, Result], None]
+
 ECE_BINS = 15
 AP_SCORE, AP_DETECTIONS = 0.001, 100
 """The least score and the most boxes a picture that average precision looks at."""
 ECE_SCORE = 0.05
 """The least score of a detection whose calibration counts; below it lies what no application reports."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Scored:
+    """What calibration is about: `confidence` float32 [n] of answers, and which of them are `right` [n]."""
+
+    confidence: Float32
+    right: Bools
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +48,7 @@ class Report:
     top5: float
     ece: float
     ms_per_image: float
+    scored: Scored = field(repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +64,7 @@ class DetectionReport:
     ap: float
     ece: float
     ms_per_image: float
+    scored: Scored = field(repr=False, compare=False)
 
 
 def expected_calibration_error(confidence: Float32, correct: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> float:
@@ -63,17 +77,20 @@ def expected_calibration_error(confidence: Float32, correct: np.ndarray[tuple[in
 
 
 @overload
-def evaluate(model: Model, samples: Iterable[Sample], bad: Callable[[str], None] = ...) -> Report: ...
+def evaluate(model: Model, samples: Iterable[Sample], bad: Say = ..., heard: Heard = ...) -> Report: ...
 @overload
-def evaluate(model: Model, samples: Iterable[BoxSample], bad: Callable[[str], None] = ...) -> DetectionReport: ...
+def evaluate(model: Model, samples: Iterable[BoxSample], bad: Say = ..., heard: Heard = ...) -> DetectionReport: ...
 def evaluate(
-    model: Model, samples: Iterable[Sample] | Iterable[BoxSample], bad: Callable[[str], None] = lambda line: None
+    model: Model,
+    samples: Iterable[Sample] | Iterable[BoxSample],
+    bad: Say = lambda line: None,
+    heard: Heard = lambda path, result: None,
 ) -> Report | DetectionReport:
     """Run every picture through `model`; unreadable ones are named to `bad`. Raises DataError when none is readable.
 
-    A classifier wants Samples, a detector BoxSamples.
+    A classifier wants Samples, a detector BoxSamples. `heard` is told what the device would report of each picture.
     """
-    run = _Run(bad)
+    run = _Run(bad, heard)
     if isinstance(model.task, Detect):
         return _detection(model, model.task, cast(Iterable[BoxSample], samples), run)
     return _classification(model, cast(Iterable[Sample], samples), run)
@@ -83,7 +100,8 @@ def evaluate(
 class _Run:
     """One pass over pictures: how long each took, and which could not be read."""
 
-    bad: Callable[[str], None]
+    bad: Say
+    heard: Heard
     seconds: list[float] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
 
@@ -99,6 +117,7 @@ class _Run:
             outputs = model.engine.infer(tensor)
             result = model.task.decode(outputs, tensor)
             self.seconds.append(time.perf_counter() - started)
+            self.heard(sample.path, result)
             yield sample, tensor, outputs, result
         if not self.seconds:
             first = self.skipped[0] if self.skipped else "none given"
@@ -118,13 +137,15 @@ def _classification(model: Model, samples: Iterable[Sample], run: _Run) -> Repor
         best.append(result.class_ids)
         confidence.append(result.confidence)
     correct = np.array([ids[0] == want for ids, want in zip(best, truth, strict=True)])
+    scored = Scored(np.array(confidence, np.float32), correct)
     return Report(
         images=len(truth),
         skipped=len(run.skipped),
         top1=float(correct.mean()),
         top5=float(np.mean([want in ids for ids, want in zip(best, truth, strict=True)])),
-        ece=expected_calibration_error(np.array(confidence, np.float32), correct),
+        ece=expected_calibration_error(scored.confidence, scored.right),
         ms_per_image=run.ms_per_image,
+        scored=scored,
     )
 
 
@@ -137,18 +158,19 @@ def _detection(model: Model, task: Detect, samples: Iterable[BoxSample], run: _R
         truth.append(sample)
         found.append(thorough.decode(outputs, tensor))
     ap50, ap = detection_ap(truth, found)
-    confidence, correct = _scored(truth, found)
+    scored = scored_detections(truth, found)
     return DetectionReport(
         images=len(truth),
         skipped=len(run.skipped),
         ap50=ap50,
         ap=ap,
-        ece=expected_calibration_error(confidence, correct),
+        ece=expected_calibration_error(scored.confidence, scored.right),
         ms_per_image=run.ms_per_image,
+        scored=scored,
     )
 
 
-def _scored(truth: Iterable[BoxSample], found: Iterable[Detections]) -> tuple[Float32, Bools]:
+def scored_detections(truth: Iterable[BoxSample], found: Iterable[Detections]) -> Scored:
     """Score and correctness of every detection whose calibration counts."""
     scores, right = [np.zeros(0, np.float32)], [np.zeros(0, np.bool_)]
     for sample, detections in zip(truth, found, strict=True):
@@ -156,4 +178,4 @@ def _scored(truth: Iterable[BoxSample], found: Iterable[Detections]) -> tuple[Fl
         correct, counted = true_positives(sample, likely)
         scores.append(likely.scores[counted])
         right.append(correct[counted])
-    return np.concatenate(scores), np.concatenate(right)
+    return Scored(np.concatenate(scores), np.concatenate(right))

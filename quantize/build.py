@@ -1,278 +1,373 @@
-"""From a classifier and pictures to measured variants: the whole of edge-quantize but for reading flags and writing files."""
+"""From a float model and pictures to measured variants and a record of how they came about."""
 
 from __future__ import annotations
 
+import os
 import platform
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime, timezone
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
-import onnx
-import torch
-from torch import Tensor
-from torch.fx import GraphModule
 
-from edge.bundle import sha256
-from edge.card import Accuracy, Card, Golden, Provenance, TensorInput, Variant
-from edge.datasets import Sample, frames
+from edge.card import Variant
+from edge.datasets import labelled_frames
 from edge.engines import EngineOptions, open_engine
-from edge.errors import GateError, InputError
-from edge.evaluate import evaluate
-from edge.model import Model
-from edge.tasks import TASKS
-from edge.types import Float32, Frame, UInt8
-from quantize import onnx_int8, tflite_int8
-from quantize.check import blamed
+from edge.errors import InputError
+from edge.types import UInt8
 from quantize.data import Split
-from quantize.export import INPUT, OUTPUT, to_onnx, to_tflite, uint8_nhwc, with_front
-from quantize.graph import fold
-from quantize.quiet import quiet
-from quantize.rounding import LayerInputs, on_grid
-from quantize.temperature import fit_temperature
-from train.models import Classifier
+from quantize.disagree import disagreements
+from quantize.float_model import FloatModel
+from quantize.instructions import Counter
+from quantize.judge import METRICS, Judge
+from quantize.measure import Measured, measure
+from quantize.record import Candidate, Chosen, LayerNoise, Left, Record
+from quantize.search import Gates, Reference, Search, Tried, instruction_ratios, noisiest
+from quantize.sensitivity import layer_noise
+from quantize.speed import paired
+from quantize.store import Store
+from quantize.targets import KINDS, Kind, Settings, target, variant_of
+from quantize.training import trained
+from quantize.verdicts import too_inaccurate, too_slow, unlike
+from quantize.workshop import Workshop
 
 Say = Callable[[str], None]
 
 FLOAT_TOLERANCE = 1e-2
-"""Of logits: float sums differ in order between processors."""
+"""Of outputs: float sums differ in order between processors."""
+SENSITIVITY_PICTURES = 2
+SECOND_CHANCES = 3
+"""So many of the best candidates may prove themselves on the pictures that measure."""
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
-    """A variant that can be made; `machines` as in the card."""
+class Plan:
+    """What a build is asked for: variants, gates, minutes to search in, threads, and when to train (auto, always, never)."""
 
-    name: str
-    file: str
-    engine: str
-    scheme: str
-    weight_bits: int
-    machines: tuple[str, ...]
+    names: tuple[str, ...]
+    gates: Gates
+    minutes: float
+    threads: int
+    qat: str = "auto"
 
 
-KINDS = {
-    kind.name: kind
-    for kind in (
-        Kind("int8-arm", "int8-arm.onnx", "onnx", onnx_int8.S8S8.name, 8, ("aarch64", "armv7l")),
-        Kind("int8-x86", "int8-x86.onnx", "onnx", onnx_int8.U8S8.name, 7, ()),
-        Kind("int8-tflite", "int8.tflite", "tflite", "s8s8", 8, ()),
-        Kind("float32", "float32.onnx", "onnx", "float32", 32, ()),
-    )
-}
-"""In order of preference."""
+@dataclass(frozen=True, slots=True)
+class Ears:
+    """Who hears what happens: lines, unreadable pictures, each candidate, and how far the build is (text, share or None)."""
+
+    say: Say
+    bad: Say
+    candidate: Callable[[Candidate], None]
+    progress: Callable[[str, float | None], None]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Built:
-    """A variant with its file and its logits for the golden picture."""
+    """The variants that passed, in order of preference, and the record of all that was tried."""
 
-    variant: Variant
-    data: bytes
-    golden: Float32
-
-
-class Workshop:
-    """Makes each kind of variant of one classifier; what they share is computed once, when first needed."""
-
-    def __init__(self, classifier: Classifier, split: Split, threads: int, say: Say, bad: Say) -> None:
-        self._classifier = classifier
-        self._split = split
-        self._threads = threads
-        self._say = say
-        self._bad = bad
-        self._size_wh = (classifier.input.width, classifier.input.height)
-        self._example = torch.zeros(1, 3, classifier.input.height, classifier.input.width)
-        network, self._front = with_front(classifier)
-        with blamed(f"{classifier.name}: torch.export cannot capture it"), quiet():
-            self._graph = fold(network, self._example)
-        self._card = draft(classifier)
-        self._pictures: list[UInt8] | None = None
-        self._layer_inputs: LayerInputs | None = None
-        self._float: onnx.ModelProto | None = None
-        self._onnx_ranges: dict[str, tuple[float, float]] | None = None
-        self._grids: dict[int, GraphModule] = {}
-
-    def make(self, name: str) -> bytes:
-        """The file of the variant of this name. Raises InputError when a library refuses the network."""
-        hint = "" if name == "float32" else f"; leave {name} out with --variants"
-        with blamed(f"{self._classifier.name}: {name} cannot be made of it", hint):
-            return self._make(name)
-
-    def _make(self, name: str) -> bytes:
-        if name == "float32":
-            return bytes(self._float_model().SerializeToString())
-        if name == "int8-tflite":
-            grid = self._grid(tflite_int8.WEIGHT_LIMIT)
-            with blamed(f"{self._classifier.name}: litert-torch cannot convert it", "; leave int8-tflite out with --variants"):
-                model = to_tflite(grid, self._example)
-            ranges = tflite_int8.observe(model, self._calibration(), self._front, self._threads)
-            return tflite_int8.to_int8(model, ranges, self._front)
-        scheme = onnx_int8.S8S8 if name == "int8-arm" else onnx_int8.U8S8
-        if self._onnx_ranges is None:
-            self._onnx_ranges = onnx_int8.observe(self._float_model(), self._calibration(), self._threads)
-        core = self._to_onnx(self._grid(scheme.weight_limit))
-        return onnx_int8.to_int8(core, self._onnx_ranges, self._front, self._size_wh, scheme)
-
-    def finish(self, kind: Kind, data: bytes, golden: UInt8, data_name: str) -> Built:
-        """Fit the variant's temperature, measure it on the pictures kept for that, and note its golden outputs."""
-        variant = Variant(
-            name=kind.name,
-            file=kind.file,
-            engine=kind.engine,  # type: ignore[arg-type]
-            precision="float32" if kind.name == "float32" else "int8",
-            scheme=kind.scheme,  # type: ignore[arg-type]
-            machines=kind.machines,
-            weight_bits=kind.weight_bits,  # type: ignore[arg-type]
-            sha256=sha256(data),
-            bytes=len(data),
-            input=TensorInput(name=INPUT),
-            outputs={"logits": OUTPUT},
-            tolerance=FLOAT_TOLERANCE,
-        )
-        with quiet():
-            engine = open_engine(data, variant, EngineOptions(self._threads, spin=True, exact=True))
-        try:
-            model = Model(self._classifier.name, variant, engine, TASKS[self._card.task](self._card, variant))
-            logits, truth = self._logits(model, self._split.temperature)
-            variant = msgspec.structs.replace(variant, temperature=round(fit_temperature(logits, truth), 4))
-            model = replace(model, variant=variant, task=TASKS[self._card.task](self._card, variant))
-            report = evaluate(model, self._split.measure, self._bad)
-            task_input = model.task.prepare(_frame(golden))
-            expected = engine.infer(task_input)["logits"]
-        finally:
-            engine.close()
-        accuracy = Accuracy(data=data_name, images=report.images, top1=report.top1, top5=report.top5, ece=report.ece)
-        is_for_here = not kind.machines or platform.machine() in kind.machines  # else it is computed exactly, and slowly
-        speed = f", {report.ms_per_image:.1f} ms a picture here" if is_for_here else ""
-        self._say(
-            f"{kind.name}: top-1 {report.top1:.2%}, top-5 {report.top5:.2%}, calibration error {report.ece:.3f}, "
-            f"{len(data) / 1e6:.1f} MB{speed}"
-        )
-        return Built(msgspec.structs.replace(variant, accuracy=accuracy), data, expected)
-
-    def _logits(self, model: Model, samples: Sequence[Sample]) -> tuple[Float32, npt.NDArray[np.int64]]:
-        logits, truth = [], []
-        for frame, class_id in frames(samples, self._bad):
-            logits.append(model.engine.infer(model.task.prepare(frame))["logits"].reshape(-1))
-            truth.append(class_id)
-        if not truth:
-            raise InputError("no readable picture is left to fit the temperature with; give more pictures")
-        return np.stack(logits), np.array(truth, np.int64)
-
-    def _calibration(self) -> list[UInt8]:
-        if self._pictures is None:
-            task = TASKS[self._card.task](self._card, placeholder_variant())
-            self._pictures = [task.prepare(frame).data for frame, _ in frames(self._split.calibration, self._bad)]
-            if not self._pictures:
-                raise InputError("no calibration picture is readable; give more pictures")
-        return self._pictures
-
-    def _normalized(self) -> Iterator[Tensor]:
-        for picture in self._calibration():
-            pixels = torch.from_numpy(picture).permute(0, 3, 1, 2).float()
-            yield (pixels - self._front.zero_point) * self._front.scale
-
-    def _float_model(self) -> onnx.ModelProto:
-        if self._float is None:
-            self._float = uint8_nhwc(self._to_onnx(self._graph), self._front, self._size_wh)
-        return self._float
-
-    def _to_onnx(self, graph: GraphModule) -> onnx.ModelProto:
-        with blamed(f"{self._classifier.name}: torch.onnx cannot export it"):
-            return to_onnx(graph, self._example)
-
-    def _grid(self, limit: int) -> GraphModule:
-        if self._layer_inputs is None:
-            self._say(f"calibrating on {len(self._calibration())} pictures ...")
-            self._layer_inputs = LayerInputs(self._graph).observe(self._normalized())
-        if limit not in self._grids:
-            self._grids[limit] = on_grid(self._graph, self._layer_inputs, limit)
-        return self._grids[limit]
+    variants: tuple[Measured, ...]
+    record: Record
 
 
 def build(
-    classifier: Classifier,
+    model: FloatModel,
     split: Split,
-    names: Sequence[str],
+    plan: Plan,
     *,
     golden: UInt8,
     data_name: str,
-    max_drop: float,
-    threads: int,
-    say: Say,
-    bad: Say,
-) -> list[Built]:
-    """Every named variant that loses at most `max_drop` (a fraction) of float32's top-1, in order of preference.
+    store: Store,
+    counter: Counter | None,
+    ears: Ears,
+) -> Built:
+    """Search, measure and judge every named variant; `golden` is a picture uint8 BGR [h, w, 3].
 
-    `golden` is a picture uint8 BGR [h, w, 3]. A variant that loses more is left out and named to `say`. Raises
-    GateError when int8 variants were asked for and none is left.
+    What misses a gate is left out and named to `say` with what is to blame. Raises InputError for what cannot be built at all.
     """
-    workshop = Workshop(classifier, split, threads, say, bad)
-    reference = workshop.finish(KINDS["float32"], workshop.make("float32"), golden, data_name)
-    kept = []
-    drops = {}
-    for name in (name for name in KINDS if name in names):
-        if name == "float32":
-            kept.append(reference)
-            continue
-        built = _within_float(workshop.finish(KINDS[name], workshop.make(name), golden, data_name), reference)
-        drops[name] = _top1(reference) - _top1(built)
-        if drops[name] <= max_drop + 1e-9:
-            kept.append(built)
-        else:
-            say(f"{name} left out: it loses {drops[name] * 100:.2f} points of top-1, --max-drop allows {max_drop * 100:g}")
-    if drops and not any(built.variant.precision == "int8" for built in kept):
-        best = min(drops, key=lambda name: drops[name])
-        raise GateError(
-            f"{classifier.name}: no int8 variant is within {max_drop * 100:g} points of float32; the best, {best}, loses "
-            f"{drops[best] * 100:.2f}; give more --calibration-images or a larger --max-drop"
+    return _Build(model, split, plan, golden, data_name, store, counter, ears).run()
+
+
+class _Build:
+    def __init__(
+        self,
+        model: FloatModel,
+        split: Split,
+        plan: Plan,
+        golden: UInt8,
+        data_name: str,
+        store: Store,
+        counter: Counter | None,
+        ears: Ears,
+    ) -> None:
+        self._model, self._split, self._plan, self._ears = model, split, plan, ears
+        self._golden, self._data_name, self._counter, self._store = golden, data_name, counter, store
+        self._started_s = time.monotonic()
+        pictures = [model.prepare(frame).data for frame, _ in labelled_frames(split.calibration, ears.bad)]
+        if not pictures:
+            raise InputError("no calibration picture is readable; give more pictures")
+        self._judge = Judge(model, split.choice, ears.bad)
+        self._workshop = Workshop(model, pictures, plan.threads, store, ears.say)
+        self._noise: dict[str, float] | None = None
+        self._reference = self._refer()
+        self._float32 = self._measured(self._reference.variant, self._reference.data)
+        self._record = self._blank_record()
+
+    def run(self) -> Built:
+        kept: list[Measured] = []
+        wanted = [name for name in KINDS if name in self._plan.names and name != "float32"]
+        deadline_s = time.monotonic() + self._plan.minutes * 60
+        for index, name in enumerate(wanted):
+            now_s = time.monotonic()
+            search = self._search(name, now_s + max(deadline_s - now_s, 0.0) / (len(wanted) - index))
+            ranked = search.run()
+            self._record.candidates += [tried.candidate for tried in search.tried.values()]
+            found = self._proven(KINDS[name], search, ranked)
+            if found is not None:
+                kept.append(found)
+        if "float32" in self._plan.names:
+            kept.append(self._float32)
+        if self._noise is not None:
+            self._record.layers = self._layers()
+        self._record.seconds = round(time.monotonic() - self._started_s, 1)
+        return Built(tuple(sorted(kept, key=self._preference)), self._record)
+
+    def _refer(self) -> Reference:
+        """Float32's file, its outputs on the pictures that choose, and what it costs."""
+        data = self._workshop.float32()
+        variant = variant_of(KINDS["float32"], data, self._model.role, FLOAT_TOLERANCE)
+        engine = open_engine(data, variant, EngineOptions(self._plan.threads, spin=True))
+        outputs = self._judge.run(engine)
+        engine.close()
+        self._judge.refer_to(outputs)
+        instructions = {}
+        if self._counter is not None:
+            self._ears.progress("float32: counting instructions on emulated ARM processors", None)
+            instructions = self._counter.millions(data, variant, self._judge.tensors[0].data, KINDS["float32"].cpus)
+        return Reference(data, variant, self._judge.metric(variant, outputs), instructions)
+
+    def _search(self, name: str, until_s: float) -> Search:
+        made = target(name, self._workshop)
+
+        def heard(candidate: Candidate) -> None:
+            self._ears.candidate(candidate)
+            self._ears.progress(f"{name}: {len(search.tried)} candidates", None)
+
+        search = Search(
+            target=made,
+            judge=self._judge,
+            reference=self._reference,
+            gates=self._plan.gates,
+            store=self._store,
+            key=f"{self._workshop.calibration_key}-{self._judge.key}",
+            threads=self._plan.threads,
+            until_s=until_s,
+            noise=self._layer_noise,
+            train=lambda settings: trained(self._workshop, made.kind, settings, until_s, self._ears.say, self._ears.progress),
+            counter=self._counter,
+            heard=heard,
+            qat=self._plan.qat,
         )
-    return kept
+        return search
+
+    def _layer_noise(self) -> dict[str, float]:
+        """Which layers disturb most; once for all targets, whose arithmetic is the same but for a bit of the weights."""
+        if self._noise is None:
+            kept = self._store.record(f"noise-{self._workshop.calibration_key}", dict[str, float])
+            if kept is None:
+                inputs = [self._workshop.normalize(tensor.data) for tensor in self._judge.tensors[:SENSITIVITY_PICTURES]]
+
+                def tick(done: int, of: int) -> bool:
+                    self._ears.progress(f"sensitivity: layer {done + 1} of {of}", done / of)
+                    return True
+
+                kept = layer_noise(self._workshop.graph, inputs, 127, self._judge.noise, tick)
+                self._store.put_record(f"noise-{self._workshop.calibration_key}", kept)
+            self._noise = kept
+        return self._noise
+
+    def _measured(self, variant: Variant, data: bytes) -> Measured:
+        self._ears.progress(f"{variant.name}: measuring on {len(self._split.measure)} pictures", None)
+        return measure(
+            self._model,
+            variant,
+            data,
+            self._judge,
+            self._split.measure,
+            self._golden,
+            self._data_name,
+            self._plan.threads,
+            self._ears.bad,
+        )
+
+    def _proven(self, kind: Kind, search: Search, ranked: Sequence[Tried]) -> Measured | None:
+        """The best candidate that holds on the pictures that measure, too; else None, the refusal recorded and said."""
+        closest = max(ranked, key=lambda tried: tried.candidate.fidelity_db or 0.0, default=None)
+        chances = list(dict.fromkeys([*ranked[: SECOND_CHANCES - 1], *([closest] if closest else [])]))
+        why, last, seen = "", None, None
+        for tried in chances:
+            seen = self._measured(variant_of(kind, tried.data, self._model.role), tried.data)
+            why, last = self._missed(kind, tried, seen), tried
+            if not why:
+                self._choose(kind, tried, seen)
+                return self._finished(tried, seen)
+        if last is None:
+            last = search.best()
+            why = self._refused(kind, last)
+        last.candidate.refused = last.candidate.refused or why
+        metrics = seen.metrics if seen else {}
+        candidate = last.candidate
+        self._record.left_out.append(
+            Left(
+                variant=kind.name,
+                why=why,
+                candidate=candidate.id,
+                metrics=metrics,
+                speedup=candidate.speedup,
+                instructions=candidate.instructions,
+                bytes=candidate.bytes,
+                processors=processors(kind),
+            )
+        )
+        self._ears.say(f"{kind.name} left out: {why}")
+        return None
+
+    def _missed(self, kind: Kind, tried: Tried, seen: Measured) -> str:
+        """The gate that a candidate misses on the pictures that measure; nothing when it passes."""
+        name, gates = METRICS[self._model.task], self._plan.gates
+        drop = self._float32.metrics[name] - seen.metrics[name]
+        if drop > gates.max_drop + 1e-9:
+            fidelity = tried.candidate.fidelity_db or 0.0
+            blame = noisiest(self._layer_noise(), self._workshop.names)
+            return too_inaccurate(drop, gates.max_drop, fidelity, blame) + unlike(self._clipped(tried, kind))
+        if gates.max_ece is not None and seen.metrics["ece"] > gates.max_ece:
+            return (
+                f"calibration error {seen.metrics['ece']:.3f}, {gates.max_ece:g} is allowed; give more pictures to fit it with"
+            )
+        return ""
+
+    def _clipped(self, tried: Tried, kind: Kind) -> tuple[float, float]:
+        """The best candidate's fidelity on the pictures that chose it, and on some of those that measure."""
+        other = Judge(self._model, self._split.measure[:16], self._ears.bad)
+        engine = open_engine(self._reference.data, self._reference.variant, EngineOptions(self._plan.threads))
+        other.refer_to(other.run(engine))
+        engine.close()
+        variant = variant_of(kind, tried.data, self._model.role)
+        engine = open_engine(tried.data, variant, EngineOptions(self._plan.threads, exact=True))
+        noise = other.noise(other.run(engine))
+        engine.close()
+        return tried.candidate.fidelity_db or 0.0, float(-10 * np.log10(max(noise, 1e-12)))
+
+    def _refused(self, kind: Kind, tried: Tried) -> str:
+        """Why not even the candidate closest to float32 passes on the pictures that choose."""
+        candidate, gates = tried.candidate, self._plan.gates
+        drop = self._reference.metric - (candidate.metric or 0.0)
+        if drop > gates.max_drop + 1e-9:
+            return too_inaccurate(
+                drop, gates.max_drop, candidate.fidelity_db or 0.0, noisiest(self._layer_noise(), self._workshop.names)
+            )
+        if "speed" in candidate.refused:
+            return too_slow(candidate.refused, tried.data, kind, self._judge.tensors[0].data, candidate)
+        return candidate.refused
+
+    def _choose(self, kind: Kind, tried: Tried, seen: Measured) -> None:
+        tried.candidate.chosen = True
+        settings = tried.settings
+        kept = f", {len(settings.float_layers)} layers kept in float" if settings.float_layers else ""
+        self._record.chosen.append(
+            Chosen(
+                variant=kind.name,
+                candidate=tried.candidate.id,
+                why=f"passes every gate; ranges by {settings.calibrator}, weights by {settings.rounding}{kept}",
+                metrics=seen.metrics,
+                speedup=tried.candidate.speedup,
+                instructions=tried.candidate.instructions,
+                bytes=len(tried.data),
+                processors=processors(kind),
+            )
+        )
+        self._record.reliability.append(seen.reliability)
+        self._record.disagreements += disagreements(
+            kind.name, self._float32.results, seen.results, self._split.measure, self._model.labels
+        )
+
+    def _finished(self, tried: Tried, seen: Measured) -> Measured:
+        """A processor may round otherwise, but by no more than what quantization itself changed."""
+        changed = float(np.abs(seen.golden - self._float32.golden).max())
+        tolerance = round(max(changed, FLOAT_TOLERANCE), 4)
+        variant = msgspec.structs.replace(seen.variant, tolerance=tolerance, speedup=tried.candidate.speedup)
+        return replace(seen, variant=variant)
+
+    def _preference(self, measured: Measured) -> float:
+        """The faster first: by the geometric mean of what is known of x86 and of ARM; float32 counts as 1."""
+        variant = measured.variant
+        chosen = next((one for one in self._record.chosen if one.variant == variant.name), None)
+        if chosen is None:
+            return 0.0
+        ratios = list(instruction_ratios(chosen.instructions, self._reference.instructions).values())
+        known = [ratio for ratio in (chosen.speedup, min(ratios, default=None)) if ratio is not None]
+        return -float(np.exp(np.mean(np.log(known)))) if known else -1.0
+
+    def _layers(self) -> list[LayerNoise]:
+        assert self._noise is not None
+        total = sum(self._noise.values()) or 1.0
+        floats = {layer for c in self._record.candidates if c.chosen for layer in c.settings["float_layers"]}
+        return [
+            LayerNoise(
+                target="all",
+                layer=self._workshop.names.get(layer, layer),
+                operators=[layer],
+                noise=noise,
+                share=noise / total,
+                kept_float=layer in floats,
+            )
+            for layer, noise in sorted(self._noise.items(), key=lambda item: -item[1])
+        ]
+
+    def _blank_record(self) -> Record:
+        gates, float32 = self._plan.gates, self._float32
+        limits = {"max_drop_points": gates.max_drop * 100, "min_speedup": gates.min_speedup}
+        limits |= {"max_mb": gates.max_bytes / 1e6} if gates.max_bytes is not None else {}
+        limits |= {"max_ece": gates.max_ece} if gates.max_ece is not None else {}
+        [speed] = paired([(self._reference.data, self._reference.variant)], self._judge.tensors[0].data)
+        name = METRICS[self._model.task]
+        return Record(
+            model=self._model.name,
+            task=self._model.task,
+            metric_name=name,
+            created=datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
+            command="",
+            machine=machine(),
+            gates=limits,
+            split={
+                "calibration": len(self._workshop.pictures),
+                "choice": len(self._judge.tensors),
+                "measure": len(float32.results),
+            },
+            float32=float32.metrics | {"ms": round(speed.ms, 3), "bytes": len(self._reference.data)},
+            float32_choice={name: self._reference.metric},
+            float32_instructions=self._reference.instructions,
+            reliability=[float32.reliability],
+        )
 
 
-def _top1(built: Built) -> float:
-    assert built.variant.accuracy is not None
-    return built.variant.accuracy.top1
+def processors(kind: Kind) -> str:
+    """What a variant is for, in words."""
+    return "ARM boards" if kind.machines else "any processor"
 
 
-def _within_float(built: Built, reference: Built) -> Built:
-    """A processor may round otherwise, but by no more than what quantization itself changed."""
-    changed = float(np.abs(built.golden - reference.golden).max())
-    tolerance = round(max(changed, FLOAT_TOLERANCE), 4)
-    return replace(built, variant=msgspec.structs.replace(built.variant, tolerance=tolerance))
+def machine() -> str:
+    """The processor that times were taken on."""
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
+            fields = dict(line.split(":", 1) for line in file if ":" in line)
+    except OSError:
+        fields = {}
+    known = {key.strip(): value.strip() for key, value in fields.items()}
+    flags = set((known.get("flags") or known.get("Features") or "").split())
+    features = " ".join(flag for flag in ("avx2", "avx512f", "avx_vnni", "avx512_vnni", "asimddp", "i8mm") if flag in flags)
+    return f"{known.get('model name') or platform.machine()}, {os.cpu_count()} cores, {features}".rstrip(", ")
 
 
-def _frame(picture: UInt8) -> Frame:
-    return Frame(picture, 0, 0.0, "golden")
-
-
-def placeholder_variant() -> Variant:
-    """A variant to make a card or task with before any file is there."""
-    return Variant(
-        name="none",
-        file="none",
-        engine="onnx",
-        precision="float32",
-        scheme="float32",
-        weight_bits=32,
-        sha256="0" * 64,
-        bytes=1,
-        input=TensorInput(name=INPUT),
-        outputs={"logits": OUTPUT},
-        tolerance=0.0,
-    )
-
-
-def draft(classifier: Classifier) -> Card:
-    """The classifier's card before its variants are measured."""
-    return Card(
-        name=classifier.name,
-        task="classify",
-        head="softmax",
-        labels=classifier.labels,
-        input=classifier.input,
-        variants=(placeholder_variant(),),
-        golden=Golden(sha256="0" * 64, bytes=1),
-        provenance=Provenance(source=classifier.source, license=classifier.license, created=""),
-    )
+__all__ = ["Built", "Ears", "Plan", "Settings", "build"]

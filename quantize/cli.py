@@ -1,34 +1,35 @@
-"""edge-quantize: a trained classifier to a bundle of measured variants that a device can run."""
+"""edge-quantize: a trained model to a bundle of measured variants that a device can run."""
 
 from __future__ import annotations
 
-import importlib
 import os
 import shlex
 import sys
 import tempfile
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from edge.bundle import check_target
 from edge.card import is_name
 from edge.commands import SETTINGS, OneLineCommand, Skipped, speaker, version_option
-from edge.errors import BundleError, DataError, EdgeError, UsageError
+from edge.errors import BundleError, DataError, EdgeError, GateError, UsageError
 from edge.pictures import read_picture
 from edge.sources.demo import PHOTOS
 
 if TYPE_CHECKING:
+    from quantize.build import Built
     from quantize.data import Split
-    from train.models import Classifier
+    from quantize.described import Described
+    from quantize.float_model import FloatModel
 
 NAME = "edge-quantize"
 VARIANTS = ("int8-arm", "int8-x86", "int8-tflite", "float32")
 GOLDEN_PICTURE = PHOTOS / "chelsea.jpg"
 BUNDLE_NAME_RULE = "letters, digits, '.', '_' and '-', a letter or digit first, at most 100"
-PACKAGES = ("torch", "onnx", "onnxscript", "onnxruntime")
+PACKAGES = ("torch", "onnx", "onnxscript", "onnxruntime", "matplotlib", "jinja2")
 TFLITE_PACKAGES = ("litert_torch", "ai_edge_litert", "ai_edge_quantizer")
 LONGEST_FILE_NAME = 240
 """In bytes; file systems allow 255, and a bundle is written beside its place first."""
@@ -42,17 +43,60 @@ say = speaker(NAME)
     metavar="DIR",
     type=Path,
     required=True,
-    help="Pictures in class folders, under train/ and val/ or in one set, half of which is kept to measure.",
+    help="Labelled pictures: class folders, or YOLO, COCO or VOC boxes; with train and val parts, or one set of which half is kept to "
+    "measure.",
 )
 @click.option("--out", metavar="BUNDLE", type=Path, required=True, help="The bundle to write: NAME.edge, or a folder.")
 @click.option("--name", metavar="NAME", help="The bundle's name.  [default: the model's]")
+@click.option("--task", type=click.Choice(["classify", "detect"]), help="What a model file does.  [default: classify]")
+@click.option(
+    "--head", metavar="HEAD", help="How a model file's output is read: softmax, yolox, yolov8, nanodet, fastestdet, ssd."
+)
+@click.option("--labels", metavar="FILE|SET", help="A model file's classes: a file with a name a line, imagenet, or coco.")
+@click.option("--size", metavar="WxH", help="A model file's input, where it does not say it.")
+@click.option(
+    "--color", type=click.Choice(["rgb", "bgr"]), help="The order of a model file's channels.  [default: as the head's authors]"
+)
+@click.option(
+    "--resize", type=click.Choice(["crop", "letterbox", "stretch"]), help="How pictures become that size.  [default: as above]"
+)
+@click.option("--mean", metavar="M[,M,M]", help="Of pixels from 0 to 255: (x - mean) / std.  [default: as above]")
+@click.option("--std", metavar="S[,S,S]", help="See --mean.")
+@click.option("--output", metavar="NAME", help="The output to take of a model file that gives several.")
+@click.option("--config", metavar="TOML", type=Path, help="A description of a model file, which flags override.")
+@click.option(
+    "--arg", "arguments", metavar="NAME=VALUE", multiple=True, help="A keyword argument of the factory; may be given again."
+)
+@click.option("--trust", is_flag=True, help="Load a .pt file that runs code of its own when it is read.")
 @click.option(
     "--max-drop",
     metavar="POINTS",
     type=click.FloatRange(0, 100),
     default=1.0,
     show_default=True,
-    help="Leave out variants that lose more top-1 than this.",
+    help="Leave out variants that lose more of the metric than this, top-1 or AP50.",
+)
+@click.option(
+    "--min-speedup",
+    metavar="X",
+    type=click.FloatRange(min=0),
+    default=1.0,
+    show_default=True,
+    help="Leave out variants that are less than so many times as fast as float32.",
+)
+@click.option("--max-mb", metavar="MB", type=click.FloatRange(min=0), help="Leave out variants that are larger.")
+@click.option("--max-ece", metavar="E", type=click.FloatRange(0, 1), help="Leave out variants with a larger calibration error.")
+@click.option(
+    "--prune",
+    metavar="macs=R|speedup=X",
+    help="First prune channels until a share R of the multiplications is left, or it is X times as fast; needs a factory's network.",
+)
+@click.option(
+    "--qat",
+    type=click.Choice(["auto", "always", "never"]),
+    default="auto",
+    show_default=True,
+    help="Train with fake quantization when rounding alone misses a gate, always, or never.",
 )
 @click.option(
     "--variants",
@@ -69,65 +113,156 @@ say = speaker(NAME)
     show_default=True,
     help="Pictures to calibrate on.",
 )
+@click.option(
+    "--budget-minutes",
+    metavar="M",
+    type=click.FloatRange(min=0),
+    default=5.0,
+    show_default=True,
+    help="Search for at most so long; what was found by then is used.",
+)
+@click.option(
+    "--arm-instructions/--no-arm-instructions",
+    default=None,
+    help="Count instructions on emulated Cortex-A72 and A76.  [default: where make arm64-root was run]",
+)
+@click.option(
+    "--report", metavar="HTML", type=Path, help="Where the report goes, its data beside it as JSON.  [default: beside --out]"
+)
+@click.option(
+    "--cache",
+    metavar="DIR",
+    type=Path,
+    help="Where finished steps are kept, so that the same command goes on where it stopped.  [default: ~/.cache/edge-run/quantize]",
+)
+@click.option("--no-cache", is_flag=True, help="Keep and take nothing.")
 @click.option("--threads", type=click.IntRange(1, 256), help="Threads to work with.  [default: all cores]")
+@click.option("--verbose", is_flag=True, help="Say every candidate.")
 @version_option
-def main(
-    model: str,
-    data: Path,
-    out: Path,
-    name: str | None,
-    max_drop: float,
-    variants: str,
-    calibration_images: int,
-    threads: int | None,
-) -> int:
-    """Quantize MODEL and measure every variant through the code that runs on the device.
+def main(model: str, data: Path, out: Path, name: str | None, **options: Any) -> int:
+    """Quantize MODEL, search for the settings that keep its accuracy, and measure every variant through the device's own code.
 
-    MODEL is efficientnet-lite0, -lite1 or -lite2, or package.module:factory, a function without arguments that returns
-    a train.models.Classifier. Exits with 3 when int8 variants were asked for and none is within --max-drop points of
-    float32.
+    MODEL is efficientnet-lite0, -lite1 or -lite2; an .onnx file of any exporter; a .pt2, .pt or .pth file; a .tflite file, which is
+    packed as it is; or package.module:factory, a function that returns a train.models.Classifier or Detector. Exits with 3 when int8
+    variants were asked for and none passes the gates.
     """
-    names = _chosen(variants)
+    names = _chosen(options["variants"])
     if name is not None and not is_name(name):
         raise UsageError(f"--name {name!r}: give {BUNDLE_NAME_RULE}")
     if not data.is_dir():
-        raise UsageError(f"--data {data}: no such folder; give class folders of pictures, or train/ and val/ of them")
+        raise UsageError(f"--data {data}: no such folder; give class folders of pictures, or pictures with boxes")
     _check_out(out)
+    report = _report_path(options["report"], out)
     _check_installed(names)
-    classifier = resolve(model)
-    if name is None and not is_name(classifier.name):
-        raise UsageError(f"{model}: the classifier's name is {classifier.name!r}; give {BUNDLE_NAME_RULE}, or set --name")
-    threads = threads or len(os.sched_getaffinity(0))
+    threads = options["threads"] or len(os.sched_getaffinity(0))
+    if model.lower().endswith(".tflite"):
+        from quantize.as_is import pack_tflite
+
+        said = _described(model, options)
+        pack_tflite(Path(model), said, data, out, name, GOLDEN_PICTURE, threads, say, _command())
+        return 0
 
     import torch
 
-    from quantize.build import build
-    from quantize.check import check_classifier
-    from quantize.pack import pack
-
     torch.set_num_threads(threads)
-    check_classifier(classifier, model)
-    split = _split(data, classifier, model, calibration_images)
+    float_model = _resolved(model, options)
+    if name is None and not is_name(float_model.name):
+        raise UsageError(f"{model}: the model's name is {float_model.name!r}; give {BUNDLE_NAME_RULE}, or set --name")
+
+    from quantize.check import check_model
+    from quantize.pack import pack
+    from quantize.table import summary_lines
+
+    check_model(float_model, model)
+    split = _split(data, float_model, model, options["calibration_images"])
     say(
-        f"{classifier.name}: {len(split.calibration)} pictures to calibrate, {len(split.temperature)} to fit temperatures, "
+        f"{float_model.name}: {len(split.calibration)} pictures to calibrate, {len(split.choice)} to choose, "
         f"{len(split.measure)} to measure"
     )
+    bad = Skipped(say)
+    if options["prune"]:
+        from quantize.pruned import pruned
+
+        float_model = pruned(float_model, split, options["prune"], options["budget_minutes"], say)
     picture = read_picture(GOLDEN_PICTURE)
-    built = build(
-        classifier,
-        split,
-        names,
-        golden=picture,
-        data_name=data.resolve().name,
-        max_drop=max_drop / 100,
-        threads=threads,
-        say=say,
-        bad=Skipped(say),
-    )
+    built = _build(float_model, split, names, options, threads, picture, data, bad)
+    _write_report(built, report)
+    for line in summary_lines(built.record):
+        say(line)
+    int8 = [name for name in names if name != "float32"]
+    if int8 and not any(one.variant.precision == "int8" for one in built.variants):
+        reasons = "; ".join(f"{left.variant}: {left.why}" for left in built.record.left_out)
+        raise GateError(f"{float_model.name}: no int8 variant passes the gates, nothing is written but {report}; {reasons}")
     calibration = f"{len(split.calibration)} pictures of {data.resolve().name}"
-    card = pack(out, classifier, name or classifier.name, built, picture, calibration, _command())
-    say(f"wrote {out}: {', '.join(variant.name for variant in card.variants)}; try it: edge-run --model {out} --source demo")
+    card = pack(out, float_model, name or float_model.name, built.variants, picture, calibration, _command())
+    say(
+        f"wrote {out}: {', '.join(v.name for v in card.variants)}; report {report}; try it: edge-run --model {out} --source demo"
+    )
     return 0
+
+
+def _build(
+    model: FloatModel,
+    split: Split,
+    names: tuple[str, ...],
+    options: dict[str, Any],
+    threads: int,
+    picture: Any,
+    data: Path,
+    bad: Skipped,
+) -> Built:
+    from quantize.build import Ears, Plan, build
+    from quantize.pack import tools
+    from quantize.progress import Progress
+    from quantize.search import Gates
+    from quantize.store import Store
+
+    gates = Gates(
+        max_drop=options["max_drop"] / 100,
+        min_speedup=options["min_speedup"],
+        max_bytes=None if options["max_mb"] is None else round(options["max_mb"] * 1e6),
+        max_ece=options["max_ece"],
+    )
+    minutes = options["budget_minutes"]
+    progress = Progress(say, minutes, options["verbose"])
+    store = Store(None if options["no_cache"] else options["cache"] or _cache_folder())
+    try:
+        built = build(
+            model,
+            split,
+            Plan(names, gates, minutes, threads, options["qat"]),
+            golden=picture,
+            data_name=data.resolve().name,
+            store=store,
+            counter=_counter(options["arm_instructions"]),
+            ears=Ears(say, bad, progress.candidate, progress.show),
+        )
+    except KeyboardInterrupt:
+        progress.done()
+        kept = "nothing was kept" if options["no_cache"] else "the same command goes on from here"
+        raise EdgeError(f"interrupted; {kept}") from None
+    progress.done()
+    built.record.command = _command()
+    built.record.tools = tools()
+    built.record.notes += sorted(f"skipped {line}" for line in bad.lines)
+    return built
+
+
+def _cache_folder() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edge-run" / "quantize"
+
+
+def _counter(wanted: bool | None) -> Any:
+    from quantize.instructions import open_counter, why_not
+
+    if wanted is False:
+        return None
+    counter = open_counter()
+    if counter is None and wanted:
+        raise UsageError(f"--arm-instructions: {why_not('cortex-a72') or why_not('cortex-a76')}")
+    if counter is None:
+        say("speed on ARM is not judged: no emulated processor is set up here; run `make arm64-root` for that")
+    return counter
 
 
 def _chosen(text: str) -> tuple[str, ...]:
@@ -156,13 +291,37 @@ def _check_out(out: Path) -> None:
             raise UsageError(f"--out {error}") from None
         except OSError as error:
             raise UsageError(f"{refused}: {error.strerror or error}; choose another path") from None
-    if any(len(os.fsencode(part)) > LONGEST_FILE_NAME for part in out.parts):
+    _check_writable(out, refused)
+
+
+def _check_writable(path: Path, refused: str) -> None:
+    if any(len(os.fsencode(part)) > LONGEST_FILE_NAME for part in path.parts):
         raise UsageError(f"{refused}: a name is longer than {LONGEST_FILE_NAME} bytes; choose a shorter one")
-    parent = next(folder for folder in out.absolute().parents if os.path.exists(folder))
+    parent = next(folder for folder in path.absolute().parents if os.path.exists(folder))
     try:
         os.rmdir(tempfile.mkdtemp(dir=parent, prefix=".edge-quantize-"))  # asking for permission alone misses full disks
     except OSError as error:
         raise UsageError(f"{refused}: {parent}: {error.strerror or error}; choose another path") from None
+
+
+def _report_path(given: Path | None, out: Path) -> Path:
+    """Where the report goes. Raises UsageError when it cannot."""
+    path = given or out.with_name(f"{out.name.removesuffix('.edge')}.html")
+    if path.suffix not in (".html", ".htm") or path.is_dir():
+        raise UsageError(f"--report {path}: give NAME.html, which is no folder")
+    if given is not None:
+        _check_writable(path, f"--report {path}: cannot be written there")
+    return path
+
+
+def _write_report(built: Built, path: Path) -> None:
+    from quantize.report import write_report
+
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_report(built.record, path)
+    except OSError as error:
+        say(f"report {path}: {error.strerror or error}; the bundle does not need it")
 
 
 def _check_installed(names: tuple[str, ...]) -> None:
@@ -171,46 +330,49 @@ def _check_installed(names: tuple[str, ...]) -> None:
             raise EdgeError(f"{package} is not installed; pip install 'edge-run[quantize]'")
 
 
-def _split(data: Path, classifier: Classifier, model: str, calibration_images: int) -> Split:
+def _described(model: str, options: dict[str, Any]) -> Described:
+    from quantize.described import described, read_description
+
+    fields = ("task", "head", "labels", "size", "color", "resize", "output")
+    flags = {field: options[field] for field in fields} | {field: _numbers(field, options[field]) for field in ("mean", "std")}
+    return described(read_description(options["config"], flags), model)
+
+
+def _numbers(flag: str, text: str | None) -> tuple[float, ...] | float | None:
+    if text is None:
+        return None
+    try:
+        values = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        values = ()
+    if len(values) not in (1, 3):
+        raise UsageError(f"--{flag} {text!r:.60}: give one number, or three with commas between")
+    return values if len(values) == 3 else values[0]
+
+
+def _resolved(model: str, options: dict[str, Any]) -> FloatModel:
+    from quantize.resolve import from_file, from_name, is_file
+
+    if not is_file(model):
+        return from_name(model, options["arguments"])
+    float_model, notes = from_file(Path(model), _described(model, options), trust=options["trust"])
+    for line in notes:
+        say(line)
+    return float_model
+
+
+def _split(data: Path, model: FloatModel, name: str, calibration_images: int) -> Split:
     from quantize.data import load_split
     from train.models import MODELS
 
     try:
-        return load_split(data, classifier.labels, calibration_images)
+        return load_split(data, model.labels, calibration_images, model.task)
     except DataError as error:
-        if model in MODELS and "matches no label" in str(error):
+        if name in MODELS and "matches no label" in str(error):
             raise DataError(
                 f"{error}; the published models know ImageNet's classes only; train your own and give package.module:factory"
             ) from None
         raise
-
-
-def resolve(model: str) -> Classifier:
-    """The classifier that MODEL names. Raises UsageError, or InputError when its weights are not installed."""
-    from train.models import MODELS, Classifier, pretrained
-
-    if model in MODELS:
-        return pretrained(model)
-    if model.endswith((".pt", ".pth", ".onnx")) or Path(model).is_dir():
-        raise UsageError(
-            f"{model}: files and runs cannot be quantized yet, only {', '.join(MODELS)} and package.module:factory; "
-            "write a factory that loads it"
-        )
-    module_name, colon, attribute = model.partition(":")
-    if not colon or not attribute:
-        raise UsageError(f"no model named {model!r}; there are {', '.join(MODELS)}, or give package.module:factory")
-    if "" not in sys.path:
-        sys.path.insert(0, "")  # a factory beside the person who runs us, as `python -m` would find it
-    try:
-        factory = getattr(importlib.import_module(module_name), attribute)
-        classifier = factory()
-    except (Exception, SystemExit) as error:  # it is the user's code: anything can come out of it
-        raise UsageError(f"{model}: {type(error).__name__}: {error}; check that the factory runs in python") from None
-    if not isinstance(classifier, Classifier):
-        raise UsageError(f"{model}: returned {type(classifier).__name__}, expected train.models.Classifier")
-    if not isinstance(classifier.name, str):
-        raise UsageError(f"{model}: the classifier's name is {type(classifier.name).__name__}, expected str")
-    return classifier
 
 
 def _command() -> str:

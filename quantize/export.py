@@ -11,11 +11,11 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 from torch.fx import GraphModule
 
+from quantize.float_model import INPUT, FloatModel
+from quantize.graph import layers, weight_and_bias
+from quantize.onnx_graph import OnnxGraph
 from quantize.quiet import quiet
-from train.models import Classifier
 
-INPUT = "image"
-OUTPUT = "logits"
 NORMALIZED = "normalized"
 OPSET = 17
 """New enough for per-channel weights (13), old enough for the onnxruntime of any board we know."""
@@ -46,25 +46,25 @@ class Normalize(nn.Conv2d):
             self.bias.copy_(-torch.tensor(mean, dtype=torch.float64) * factor)
 
 
-def with_front(classifier: Classifier) -> tuple[nn.Module, Front]:
+def with_front(model: FloatModel) -> tuple[nn.Module, Front]:
     """The network and the front that feeds it.
 
     A mean and std that all channels share, the mean an integer, are the front's zero point and scale, so that they
     cost nothing; any other normalization runs as the network's first step.
     """
-    means, stds = set(classifier.mean), set(classifier.std)
-    mean = classifier.mean[0]
+    means, stds = set(model.mean), set(model.std)
+    mean = model.mean[0]
     if len(means) == len(stds) == 1 and mean == int(mean) and 0 <= mean <= 255:
-        return classifier.network, Front(1 / classifier.std[0], int(mean))
-    return nn.Sequential(Normalize(classifier.mean, classifier.std), classifier.network), Front(1.0, 0)
+        return model.network, Front(1 / model.std[0], int(mean))
+    return nn.Sequential(Normalize(model.mean, model.std), model.network), Front(1.0, 0)
 
 
-def to_onnx(graph: GraphModule, example: Tensor) -> onnx.ModelProto:
-    """The graph as ONNX from `normalized` float32 [1, 3, h, w] to `logits`, pooling as one operator."""
+def to_onnx(graph: GraphModule, example: Tensor, role: str) -> onnx.ModelProto:
+    """The graph as ONNX from `normalized` float32 [1, 3, h, w] to one output named `role`, pooling as one operator."""
     graph.training = False  # an exported graph has no eval()
     with quiet():
         program = torch.onnx.export(
-            graph, (example,), dynamo=True, opset_version=OPSET, input_names=[NORMALIZED], output_names=[OUTPUT], verbose=False
+            graph, (example,), dynamo=True, opset_version=OPSET, input_names=[NORMALIZED], output_names=[role], verbose=False
         )
     assert program is not None
     model: onnx.ModelProto = program.model_proto
@@ -90,6 +90,31 @@ def _pool(model: onnx.ModelProto) -> None:
             node.op_type = "GlobalAveragePool"
             del node.input[1:]
             del node.attribute[:]
+
+
+def with_weights(model: onnx.ModelProto, graph: GraphModule) -> onnx.ModelProto | None:
+    """An exported model with the weights and biases of another version of its graph; None where they don't fit.
+
+    An exporter names a layer's output after the graph's node. Saves exporting again for each way of rounding.
+    """
+    changed = onnx.ModelProto()
+    changed.CopyFrom(model)
+    parts = OnnxGraph(changed)
+    for layer in layers(graph):
+        node = parts.producer(layer.name)
+        if node is None or not parts.is_weighted(node) or len(node.input) not in (2, 3):
+            return None
+        weight, bias = (value.detach().numpy() for value in weight_and_bias(graph, layer))
+        if tuple(parts.initializers[node.input[1]].dims) != weight.shape:
+            return None
+        for index, (name, values) in enumerate((("weight", weight), ("bias", bias)), start=1):
+            tensor = numpy_helper.from_array(np.ascontiguousarray(values), f"{layer.name}.{name}")
+            changed.graph.initializer.append(tensor)
+            if index < len(node.input):
+                node.input[index] = tensor.name
+            else:
+                node.input.append(tensor.name)
+    return OnnxGraph(changed).rebuilt(list(changed.graph.node), {tensor.name: tensor for tensor in changed.graph.initializer})
 
 
 def uint8_nhwc(core: onnx.ModelProto, front: Front, size_wh: tuple[int, int]) -> onnx.ModelProto:

@@ -20,14 +20,22 @@ def fold(network: nn.Module, example: Tensor) -> GraphModule:
     """
     graph = torch.export.export(network.eval(), (example,)).module(check_guards=False)
     assert isinstance(graph, GraphModule)
+    graph.meta["layers"] = {layer.name: _owners_name(layer) for layer in layers(graph)}
     for node in list(graph.graph.nodes):
         if node.target == ATEN.batch_norm.default:
             conv = node.args[0]
             if conv.target == ATEN.conv2d.default and len(conv.users) == 1:
                 _fold_batch_norm(graph, conv, node)
+        elif node.target == ATEN.max_pool2d.default:
+            _pad_before_pool(graph, node)
     graph.graph.eliminate_dead_code()
     graph.recompile()
     return graph
+
+
+def layer_names(graph: GraphModule) -> dict[str, str]:
+    """What the network's owner calls each layer: node name → the module's path or the initializer's name."""
+    return dict(graph.meta.get("layers", {}))
 
 
 def layers(graph: GraphModule) -> list[Node]:
@@ -66,6 +74,28 @@ def _fold_batch_norm(graph: GraphModule, conv: Node, norm: Node) -> None:
     set_weight_and_bias(graph, conv, weight * scale.reshape(-1, 1, 1, 1), (bias - mean) * scale + beta)
     norm.replace_all_uses_with(conv)
     graph.graph.erase_node(norm)
+
+
+def _owners_name(layer: Node) -> str:
+    weight = layer.args[1]
+    name = str(weight.target) if isinstance(weight, Node) else layer.name
+    return name.removesuffix(".weight").removesuffix("_weight")
+
+
+def _pad_before_pool(graph: GraphModule, pool: Node) -> None:
+    """Let a strided maximum over what is never negative pad with zeros: LiteRT would pad with minus infinity.
+
+    Minus infinity has no 8-bit scale.
+    """
+    value, kernel, stride, padding = (*pool.args, None, None)[:4]
+    if not padding or not any(padding) or not isinstance(value, Node):  # type: ignore[arg-type]
+        return
+    if value.target not in (ATEN.relu.default, ATEN.relu_.default, ATEN.hardtanh.default, ATEN.hardtanh_.default):
+        return
+    top, left = (list(padding) * 2)[:2]  # type: ignore[call-overload]
+    with graph.graph.inserting_before(pool):
+        padded = graph.graph.call_function(ATEN.constant_pad_nd.default, (value, [left, left, top, top], 0.0))
+    pool.args = (padded, kernel, stride, [0, 0], *pool.args[4:])
 
 
 def _node(argument: Any) -> Node:

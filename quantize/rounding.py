@@ -72,15 +72,20 @@ def _patches(layer: Node, arguments: tuple[Any, ...]) -> Tensor:
     return unfolded.reshape(groups, -1, unfolded.shape[-1]).transpose(1, 2)
 
 
-def on_grid(graph: GraphModule, inputs: LayerInputs, limit: int) -> GraphModule:
+def on_grid(graph: GraphModule, inputs: LayerInputs | None, limit: int) -> GraphModule:
     """A copy whose weights are integers in [-limit, limit] times a scale for each output channel.
 
-    Each bias takes up the mean of what rounding did to its channel's output.
+    With `inputs`, each layer's output stays what it was as far as it can, and each bias takes up the mean of what
+    rounding did to its channel. Without, each weight is rounded to the nearest.
     """
     with quiet():  # torch warns of its own pickling
         rounded = copy.deepcopy(graph)
     for layer in layers(rounded):
         weight, bias = weight_and_bias(rounded, layer)
+        if inputs is None:
+            scale = nearest_scale(weight, limit)
+            set_weight_and_bias(rounded, layer, torch.round(weight / scale) * scale, bias)
+            continue
         moment, mean = inputs.second_moment[layer.name], inputs.mean[layer.name]
         rows = weight.reshape(moment.shape[0], -1, moment.shape[-1])
         integers, scale = round_weights(rows, moment, limit)
@@ -89,6 +94,11 @@ def on_grid(graph: GraphModule, inputs: LayerInputs, limit: int) -> GraphModule:
         set_weight_and_bias(rounded, layer, close.reshape(weight.shape), bias + shift)
     rounded.recompile()
     return rounded
+
+
+def nearest_scale(weight: Tensor, limit: int) -> Tensor:
+    """The scale [outputs, 1, ...] at which each output channel's largest weight is `limit`."""
+    return weight.abs().flatten(1).amax(1).clamp_min(1e-12).reshape(-1, *[1] * (weight.dim() - 1)) / limit
 
 
 def round_weights(weight: Tensor, moment: Tensor, limit: int) -> tuple[Tensor, Tensor]:

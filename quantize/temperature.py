@@ -34,3 +34,10 @@ def negative_log_likelihood(logits: npt.NDArray[np.float32], truth: npt.NDArray[
     scaled -= scaled.max(axis=1, keepdims=True)
     chosen = scaled[np.arange(len(truth)), truth]
     return float(np.mean(np.log(np.exp(scaled).sum(axis=1)) - chosen))
+
+
+def fit_score_temperature(scores: npt.NDArray[np.float32], right: npt.NDArray[np.bool_]) -> float:
+    """The T for which sigmoid(logit(scores [n]) / T) is most likely to be right [n]: a softmax of two classes, one at 0."""
+    odds = np.clip(scores.astype(np.float64), 1e-6, 1 - 1e-6)
+    logits = np.stack([np.zeros_like(odds), np.log(odds / (1 - odds))], axis=1)
+    return fit_temperature(logits.astype(np.float32), right.astype(np.int64))

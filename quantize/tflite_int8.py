@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Set
 from typing import Any
 
 import numpy as np
 
 from edge.types import UInt8
-from quantize.calibrate import Observer, Ranges
-from quantize.export import INPUT, OUTPUT, Front
+from quantize.blocks import tail
+from quantize.calibrate import Function, Observer, Ranges, sigmoid, silu
+from quantize.export import INPUT, Front
 from quantize.quiet import quiet
+from quantize.tflite_graph import TfliteGraph, parse, serialize
 
 WEIGHT_LIMIT = 127
 
 
-def observe(model: bytes, pictures: Iterable[UInt8], front: Front, threads: int) -> Ranges:
-    """Activation ranges of a float model, from pictures uint8 [1, h, w, 3] normalized as `front` says.
+def observe(model: bytes, pictures: Iterable[UInt8], front: Front, threads: int) -> Observer:
+    """What each float tensor of a model takes on pictures uint8 [1, h, w, 3] normalized as `front` says.
 
     ai-edge-quantizer's own calibration takes a moving average of each picture's extremes, which clips.
     """
@@ -35,36 +38,57 @@ def observe(model: bytes, pictures: Iterable[UInt8], front: Front, threads: int)
             interpreter.set_tensor(image["index"], (picture.astype(np.float32) - front.zero_point) * np.float32(front.scale))
             interpreter.invoke()
             observer.see({detail["name"]: interpreter.get_tensor(detail["index"]) for detail in details})
-    # the input's scale and zero point are the pixels' own
-    low, high = -front.zero_point * front.scale, (255 - front.zero_point) * front.scale
-    return observer.ranges() | {str(image["name"]): (low, high)}
+    return observer
 
 
-def to_int8(model: bytes, ranges: Ranges, front: Front) -> bytes:
-    """The int8 model from `image` uint8 [1, h, w, 3] to `logits` float32: weights per channel, logits in float."""
+def functions(graph: TfliteGraph) -> dict[str, Function]:
+    """What tensors are read through where that is not as they are: a SiLU or a sigmoid alone."""
+    users: dict[str, list[str]] = {}
+    for operator in graph.operators:
+        for name in operator.reads:
+            users.setdefault(name, []).append(operator.kind)
+    reading = {("LOGISTIC",): sigmoid, ("LOGISTIC", "MUL"): silu}
+    return {name: reading[key] for name, kinds in users.items() if (key := tuple(sorted(kinds))) in reading}
+
+
+def to_int8(model: bytes, ranges: Ranges, front: Front, role: str, float_operators: Set[str] = frozenset()) -> bytes:
+    """The int8 model from `image` uint8 [1, h, w, 3] to `role` float32: weights per channel.
+
+    The operators after the last weights stay in float, as do `float_operators`, named as TfliteGraph does; a last fully
+    connected layer has int8 weights and float sums.
+    """
     from ai_edge_quantizer import qtyping, quantizer
 
+    graph = TfliteGraph(model)
+    [image] = {name for operator in graph.operators for name in operator.reads} - {
+        name for operator in graph.operators for name in operator.makes
+    }
+    # the input's scale and zero point are the pixels' own
+    ranges = ranges | {image: (-front.zero_point * front.scale, (255 - front.zero_point) * front.scale)}
+    floats = tail(graph.operators) | float_operators
     with quiet():
         work = quantizer.Quantizer(model)
         work.add_static_config(".*", qtyping.TFLOperationName.ALL_SUPPORTED, activation_num_bits=8, weight_num_bits=8)
         work.add_dynamic_config(".*", qtyping.TFLOperationName.FULLY_CONNECTED, num_bits=8)
+        if floats:
+            scope = "^(?:" + "|".join(re.escape(name) for name in sorted(floats)) + ")$"
+            work.update_quantization_recipe(scope, qtyping.TFLOperationName.ALL_SUPPORTED, algorithm_key="no_quantize")
         extremes = {
             name: {"min": np.array([[low]], np.float32), "max": np.array([[high]], np.float32)}
             for name, (low, high) in ranges.items()
         }
         quantized = bytes(work.quantize(extremes).quantized_model)
-    return _take_pixels(quantized, front)
+    return take_pixels(quantized, front, role)
 
 
-def _take_pixels(model: bytes, front: Front) -> bytes:
-    """Give the model an `image` of uint8 pixels, and name its output `logits`.
+def take_pixels(model: bytes, front: Front, role: str) -> bytes:
+    """Give a model an `image` of uint8 pixels, and name its output after its role.
 
     Its first operator makes the pixels int8, or float where the network begins with what has no integers.
     """
     from ai_edge_litert import schema_py_generated as schema
-    from ai_edge_litert.tools import flatbuffer_utils
 
-    parsed: Any = flatbuffer_utils.read_model_from_bytearray(bytearray(model))
+    parsed = parse(model)
     [graph] = parsed.subgraphs
     [fed] = graph.inputs
     image = schema.TensorT()
@@ -82,10 +106,10 @@ def _take_pixels(model: bytes, front: Front) -> bytes:
     convert.opcodeIndex = _operator_code(parsed, schema, builtin)
     convert.inputs, convert.outputs = list(graph.inputs), [fed]
     graph.operators.insert(0, convert)
-    [logits] = graph.outputs
-    graph.tensors[logits].name = OUTPUT.encode()
+    [output] = graph.outputs
+    graph.tensors[output].name = role.encode()
     parsed.signatureDefs = []  # they name the old tensors; the engine asks for tensors by their own name
-    return bytes(flatbuffer_utils.convert_object_to_bytearray(parsed))
+    return serialize(parsed)
 
 
 def _operator_code(parsed: Any, schema: Any, builtin: int) -> int:

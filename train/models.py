@@ -11,7 +11,7 @@ from importlib.resources import files
 import torch
 from torch import Tensor, nn
 
-from edge.card import InputGeometry, Label
+from edge.card import DetectOptions, InputGeometry, Label
 from edge.errors import InputError, UsageError
 from train.efficientnet_lite import EfficientNetLite
 
@@ -72,6 +72,25 @@ class Classifier:
     labels: tuple[Label, ...]
     source: str
     license: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Detector:
+    """A detection network with all that a device must know to use it: the other thing that edge-quantize takes.
+
+    As a `Classifier`, but `network` gives the raw predictions that `head` of edge.tasks.heads decodes.
+    """
+
+    name: str
+    network: nn.Module
+    head: str
+    input: InputGeometry
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    labels: tuple[Label, ...]
+    source: str
+    license: str
+    options: DetectOptions = DetectOptions()
 
 
 def pretrained(name: str) -> Classifier:

@@ -18,33 +18,25 @@ from edge.bundle import DEFAULT_BUNDLE, Bundle, open_bundle
 from edge.engines import EngineOptions
 from edge.model import load_variant
 from edge.types import Geometry, Tensor
+from quantize.instructions import CPUS, ROOT_SCRIPT, arm64_root, machine_files
 from tests.quantize.tiny import pictures
 
 pytestmark = pytest.mark.arm64
 REPOSITORY = Path(__file__).parents[2]
 PHOTOS = REPOSITORY / "edge" / "data" / "photos"
-CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "edge-run"
 
 
 @dataclass(frozen=True)
 class Emulated:
-    """A board to pretend to be: qemu's CPU must have what its cpuinfo says, or an engine picks absent instructions."""
+    """A board to pretend to be."""
 
     model: str
     cpu: str
-    part: str
-    features: str
     name: str
 
 
-PI_4 = Emulated("Raspberry Pi 4 Model B Rev 1.4", "cortex-a72", "0xd08", "fp asimd evtstrm crc32 cpuid", "raspberry-pi-4")
-PI_5 = Emulated(
-    "Raspberry Pi 5 Model B Rev 1.0",
-    "cortex-a76",
-    "0xd0b",
-    "fp asimd evtstrm aes pmull sha1 sha2 crc32 atomics fphp asimdhp cpuid asimdrdm lrcpc dcpop asimddp",
-    "raspberry-pi-5",
-)
+PI_4 = Emulated("Raspberry Pi 4 Model B Rev 1.4", "cortex-a72", "raspberry-pi-4")
+PI_5 = Emulated("Raspberry Pi 5 Model B Rev 1.0", "cortex-a76", "raspberry-pi-5")
 
 
 @pytest.fixture(scope="module")
@@ -52,24 +44,21 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An arm64 root with a wheel of this tree."""
     wheels = tmp_path_factory.mktemp("wheel")
     subprocess.run([sys.executable, "-m", "build", "--outdir", wheels, REPOSITORY], check=True, stdout=subprocess.DEVNULL)
-    folder = CACHE / "arm64-root"
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    command = [Path(__file__).with_name("root.sh"), folder, next(wheels.glob("*.whl"))]
+    command = [
+        "bash",
+        ROOT_SCRIPT,
+        arm64_root(),
+        "-c",
+        REPOSITORY / "constraints.txt",
+        f"{next(wheels.glob('*.whl'))}[onnx,tflite]",
+    ]
     subprocess.run(command, check=True, env=os.environ | {"PYTHON": sys.executable})
-    return folder
+    return arm64_root()
 
 
 def become(root: Path, board: Emulated) -> None:
     """Write the board's files into the root, plain ones where a kernel would have its own."""
-    cpu = f"Features\t: {board.features}\nCPU implementer\t: 0x41\nCPU architecture: 8\nCPU part\t: {board.part}\n"
-    files = {
-        "proc/cpuinfo": "".join(f"processor\t: {core}\n{cpu}\n" for core in range(4)) + f"Model\t\t: {board.model}\n",
-        "proc/device-tree/model": board.model + "\0",
-        "sys/devices/system/cpu/possible": "0-3\n",
-        "sys/devices/system/cpu/present": "0-3\n",
-        "sys/devices/system/cpu/online": "0-3\n",
-    }
-    for name, text in files.items():
+    for name, text in machine_files(CPUS[board.cpu], board.model).items():
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)

@@ -1,0 +1,172 @@
+"""Structured pruning from end to end: EfficientNet-Lite0 taught cats and dogs, pruned, and both quantized and compared.
+
+    python benchmarks/prune.py [--data DIR] [--prune speedup=1.6] [--minutes M] [--cache DIR]
+
+Speeds are of the int8 variants, unpruned against pruned, A B A B ... on one thread, by CPU time; accuracies are of the
+files that a device would run, through its own code. Trained weights are kept in --cache, so that a second run is short.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from edge.card import Variant
+from edge.datasets import Sample, class_folders, labelled_frames
+from edge.engines import EngineOptions, open_engine
+from edge.errors import EdgeError
+from edge.evaluate import evaluate
+from edge.model import Model
+from edge.types import UInt8
+from quantize.data import shuffled
+from quantize.float_model import float_model
+from quantize.prune import Pruned, parse_target, prune
+from quantize.speed import paired
+from quantize.store import Store
+from quantize.targets import KINDS, Settings, target, variant_of
+from quantize.workshop import Workshop
+from train.finetune import Progress, accuracy
+from train.models import Classifier
+from train.pictures import Pictures
+from train.transfer import transfer
+
+VARIANTS = ("int8-x86", "int8-tflite")
+QUICK = Settings(calibrator="minmax", rounding="nearest")
+"""Speed does not depend on the values."""
+QUICK_PICTURES = 8
+CALIBRATION_PICTURES = 128
+THREADS = 2
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Files:
+    """The int8 files of one network, in the order of `VARIANTS`, each with its variant."""
+
+    files: tuple[tuple[bytes, Variant], ...]
+
+
+def int8(classifier: Classifier, pictures: Sequence[UInt8], settings: Settings) -> Files:
+    """Every variant of a classifier, calibrated on `pictures`."""
+    model = float_model(classifier)
+    workshop = Workshop(model, pictures, THREADS, Store(None), lambda line: None)
+    made = [(target(name, workshop).build(settings), KINDS[name]) for name in VARIANTS]
+    return Files(tuple((data, variant_of(kind, data, model.role)) for data, kind in made))
+
+
+def top1(classifier: Classifier, data: bytes, variant: Variant, samples: Sequence[Sample]) -> float:
+    """The accuracy of a file through the code that runs on the device."""
+    engine = open_engine(data, variant, EngineOptions(THREADS, exact=True))
+    model = Model(classifier.name, variant, engine, float_model(classifier).task_of(variant))
+    try:
+        return evaluate(model, samples, print).top1
+    finally:
+        engine.close()
+
+
+def relative_cost(classifier: Classifier, pictures: Sequence[UInt8]) -> Callable[[nn.Module], float]:
+    """A network's time over the classifier's in one paired run, the worst of the variants."""
+    whole = int8(classifier, pictures, QUICK)
+
+    def measure(network: nn.Module) -> float:
+        cut = int8(replace(classifier, network=network), pictures, QUICK)
+        pairs = zip(whole.files, cut.files, strict=True)
+        return max(1 / paired(pair, pictures[0])[1].ratio for pair in pairs)
+
+    return measure
+
+
+def teller() -> Callable[[Progress], None]:
+    """A line of progress every half minute."""
+    told = time.monotonic()
+
+    def tell(progress: Progress) -> None:
+        nonlocal told
+        if time.monotonic() - told > 30:
+            told = time.monotonic()
+            print(f"  {progress.done:4.0%}, loss {progress.loss:.3f}", flush=True)
+
+    return tell
+
+
+def say(line: str) -> None:
+    """What the project says, at once."""
+    print(line, flush=True)
+
+
+def main() -> None:
+    """Transfer, prune, quantize, compare."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, default=Path(os.environ.get("EDGE_DATA", "../shared/data")) / "cats_dogs")
+    parser.add_argument("--prune", default="speedup=1.6")
+    parser.add_argument("--minutes", type=float, help="for fine-tuning while pruning")
+    parser.add_argument("--cache", type=Path, default=Path("build/prune"))
+    args = parser.parse_args()
+    torch.set_num_threads(THREADS)
+    try:
+        compare(args.data, args.prune, args.minutes, args.cache)
+    except EdgeError as error:
+        raise SystemExit(f"prune.py: {error}") from None
+
+
+def compare(data: Path, wanted: str, minutes: float | None, cache: Path) -> None:
+    """Make or load both networks and print the table."""
+    cache.mkdir(parents=True, exist_ok=True)
+    whole: Classifier = cached(
+        cache / "whole.pt", lambda: transfer("efficientnet-lite0", data=data, say=say, progress=teller())
+    )
+    train, val = (class_folders(data / part, whole.labels) for part in ("train", "val"))
+    model = float_model(whole)
+    calibration = [model.prepare(frame).data for frame, _ in labelled_frames(shuffled(train)[:CALIBRATION_PICTURES], say)]
+
+    def pruned_network() -> Pruned:
+        measure = relative_cost(whole, calibration[:QUICK_PICTURES])
+        return prune(whole, train, val, parse_target(wanted), measure=measure, minutes=minutes, say=say, progress=teller())
+
+    pruned: Pruned = cached(cache / f"{wanted}.pt", pruned_network)
+    cut = replace(whole, network=pruned.network)
+    pictures = Pictures(val, whole.input, whole.mean, whole.std, say)
+    print(f"\n| {len(val)} pictures | unpruned | pruned | |\n|---|---|---|---|")
+    macs, parameters = (pruned.macs_before, pruned.macs_after), (pruned.parameters_before, pruned.parameters_after)
+    for what, (before, after) in (("multiplications, M", macs), ("parameters, M", parameters)):
+        print(f"| {what} | {before / 1e6:.1f} | {after / 1e6:.1f} | {after / before:.2f}x |")
+    row("float32 top-1", accuracy(whole.network, pictures), accuracy(cut.network, pictures))
+    for (name, a), (_, b) in zip(named(whole, calibration), named(cut, calibration), strict=True):
+        row(f"{name} top-1", top1(whole, *a, val), top1(cut, *b, val))
+        slow, fast = paired([a, b], calibration[0])
+        print(
+            f"| {name} ms, 1 thread | {slow.ms:.2f} | {fast.ms:.2f} "
+            f"| {fast.ratio:.2f}x as fast ({fast.low:.2f} to {fast.high:.2f}) |"
+        )
+        print(f"| {name} MB | {len(a[0]) / 1e6:.2f} | {len(b[0]) / 1e6:.2f} | {len(b[0]) / len(a[0]):.2f}x |", flush=True)
+
+
+def named(classifier: Classifier, pictures: Sequence[UInt8]) -> list[tuple[str, tuple[bytes, Variant]]]:
+    """Each variant's name with its file."""
+    return list(zip(VARIANTS, int8(classifier, pictures, Settings()).files, strict=True))
+
+
+def row(what: str, before: float, after: float) -> None:
+    """A row of the table: two fractions and their difference in points."""
+    print(f"| {what} | {before:.2%} | {after:.2%} | {(after - before) * 100:+.2f} points |", flush=True)
+
+
+def cached(path: Path, make: Callable[[], Any]) -> Any:
+    """What an earlier run of this script left in its own folder, or what is made now and left there."""
+    if path.is_file():
+        return torch.load(path, weights_only=False)
+    made = make()
+    torch.save(made, path.with_suffix(".part"))
+    path.with_suffix(".part").replace(path)
+    return made
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,103 @@
+"""The pictures that choose: how far a candidate's outputs are from float32's, and what that does to the task's own metric."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from edge.boxes_data import BoxSample
+from edge.card import Variant
+from edge.datasets import Sample, labelled_frames
+from edge.detection_metrics import detection_ap
+from edge.errors import InputError
+from edge.evaluate import AP_DETECTIONS, AP_SCORE
+from edge.protocols import Engine
+from edge.tasks.detect import Detect
+from edge.types import Detections, Float32, Tensor
+from quantize.data import Picture
+from quantize.float_model import FloatModel
+from quantize.store import digest
+
+METRICS = {"classify": "top1", "detect": "ap50"}
+"""Task → the figure that its gate is about."""
+
+_GROUPS: dict[str, tuple[int, Callable[[int], tuple[slice, ...]]]] = {
+    "softmax": (-1, lambda classes: (slice(None),)),
+    "yolox": (-1, lambda classes: (slice(0, 4), slice(4, None))),
+    "yolov8": (1, lambda classes: (slice(0, 4), slice(4, None))),
+    "nanodet": (-1, lambda classes: (slice(0, classes), slice(classes, None))),
+    "fastestdet": (1, lambda classes: (slice(0, 1), slice(1, 5), slice(5, None))),
+}
+"""Head → the axis of its outputs along which quantities differ, and where each kind lies on it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """`fidelity_db` is signal over quantization noise, averaged over kinds of output; `metric` a fraction."""
+
+    fidelity_db: float
+    metric: float
+
+
+class Judge:
+    """Holds prepared pictures with their truth, and float32's outputs once it has run."""
+
+    def __init__(self, model: FloatModel, samples: Sequence[Picture], bad: Callable[[str], None]) -> None:
+        self._model = model
+        self.tensors: list[Tensor] = []
+        self.truth: list[Picture] = []
+        for frame, sample in labelled_frames(samples, bad):
+            self.tensors.append(model.prepare(frame))
+            self.truth.append(sample)
+        if not self.tensors:
+            raise InputError("none of the pictures that choose among candidates is readable; give more pictures")
+        self._reference: list[Float32] = []
+        self.key = digest(*(tensor.data.tobytes() for tensor in self.tensors))
+
+    def run(self, engine: Engine, count: int | None = None) -> list[Float32]:
+        """An engine's outputs for the first `count` pictures, or all."""
+        return [engine.infer(tensor)[self._model.role] for tensor in self.tensors[:count]]
+
+    def refer_to(self, outputs: list[Float32]) -> None:
+        """Take float32's outputs as what others are held to."""
+        self._reference = outputs
+
+    def verdict(self, variant: Variant, outputs: Sequence[Float32]) -> Verdict:
+        """How a candidate did on all pictures."""
+        return Verdict(round(-10 * math.log10(max(self.noise(outputs), 1e-12)), 3), self.metric(variant, outputs))
+
+    def noise(self, outputs: Sequence[Float32]) -> float:
+        """Noise over signal, the mean over kinds of output, of the first pictures; infinite when it is not finite."""
+        axis, groups = _GROUPS[self._model.head]
+        powers = []
+        for group in groups(len(self._model.labels)):
+            error = signal = 0.0
+            for got, want in zip(outputs, self._reference, strict=False):
+                kept = _along(want, axis, group).astype(np.float64)
+                error += float(np.square(_along(got, axis, group) - kept).sum())
+                signal += float(np.square(kept).sum())
+            powers.append(error / max(signal, 1e-12))
+        noise = float(np.mean(powers))
+        return noise if math.isfinite(noise) else math.inf
+
+    def metric(self, variant: Variant, outputs: Sequence[Float32]) -> float:
+        """Top-1 or average precision at IoU 0.5 of these outputs."""
+        if self._model.task == "classify":
+            classes = [sample.class_id for sample in self.truth if isinstance(sample, Sample)]
+            return float(np.mean([int(given.argmax()) == wanted for given, wanted in zip(outputs, classes, strict=True)]))
+        task = self._model.task_of(variant)
+        assert isinstance(task, Detect)
+        thorough = task.replaced(score_threshold=AP_SCORE, max_detections=AP_DETECTIONS)
+        role = self._model.role
+        found: list[Detections] = [thorough.decode({role: given}, t) for given, t in zip(outputs, self.tensors, strict=True)]
+        boxes = [sample for sample in self.truth if isinstance(sample, BoxSample)]
+        return detection_ap(boxes, found)[0]
+
+
+def _along(values: Float32, axis: int, group: slice) -> Float32:
+    index: list[slice] = [slice(None)] * values.ndim
+    index[axis] = group
+    return values[tuple(index)]

@@ -1,0 +1,117 @@
+"""A finished file through the device's code: its temperature, its figures on pictures that chose nothing, and what it answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from edge.boxes_data import BoxSample
+from edge.card import FIGURES_OF_TASK, Accuracy, Variant
+from edge.datasets import Sample
+from edge.engines import EngineOptions, open_engine
+from edge.evaluate import (
+    AP_DETECTIONS,
+    AP_SCORE,
+    ECE_BINS,
+    DetectionReport,
+    Report,
+    evaluate,
+    scored_detections,
+)
+from edge.model import Model
+from edge.protocols import Engine
+from edge.tasks.detect import Detect
+from edge.types import Float32, Frame, Result, UInt8
+from quantize.data import Picture
+from quantize.float_model import FloatModel
+from quantize.judge import Judge
+from quantize.record import Reliability
+from quantize.temperature import fit_score_temperature, fit_temperature
+
+FEWEST_DETECTIONS = 50
+"""With fewer there is nothing to fit a temperature to."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Measured:
+    """A variant with its temperature and figures, its golden outputs, and its answer to each readable picture that measures."""
+
+    variant: Variant
+    data: bytes
+    golden: Float32
+    results: dict[Path, Result]
+    reliability: Reliability
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """The card's figures by name."""
+        accuracy = self.variant.accuracy
+        assert accuracy is not None
+        figures = {name: getattr(accuracy, name) for names in FIGURES_OF_TASK.values() for name in (*names, "ece")}
+        return {name: value for name, value in figures.items() if value is not None}
+
+
+def measure(
+    model: FloatModel,
+    variant: Variant,
+    data: bytes,
+    judge: Judge,
+    samples: Sequence[Picture],
+    golden: UInt8,
+    data_name: str,
+    threads: int,
+    bad: Callable[[str], None],
+) -> Measured:
+    """Fit the variant's temperature to the judge's pictures, and run it on `samples` in ARM's arithmetic.
+
+    `golden` is a picture BGR [h, w, 3]. Raises EngineError, DataError.
+    """
+    results: dict[Path, Result] = {}
+    with closing(open_engine(data, variant, EngineOptions(threads, spin=True, exact=True))) as engine:
+        variant = msgspec.structs.replace(variant, temperature=round(_temperature(model, variant, judge, engine), 4))
+        task = model.task_of(variant)
+        report: Report | DetectionReport = evaluate(
+            Model(model.name, variant, engine, task),
+            samples,  # type: ignore[arg-type]
+            bad,
+            results.__setitem__,
+        )
+        expected = engine.infer(task.prepare(Frame(golden, 0, 0.0, "golden")))[model.role]
+    figures = {name: getattr(report, name) for name in FIGURES_OF_TASK[model.task]}
+    accuracy = Accuracy(data=data_name, images=report.images, ece=report.ece, **figures)
+    variant = msgspec.structs.replace(variant, accuracy=accuracy)
+    return Measured(variant, data, expected, results, _reliability(variant.name, report))
+
+
+def _temperature(model: FloatModel, variant: Variant, judge: Judge, engine: Engine) -> float:
+    """What calibrates this variant's own confidence on the pictures that chose it; 1 when there is too little to fit it to."""
+    outputs = judge.run(engine)
+    task = model.task_of(variant)
+    if not isinstance(task, Detect):
+        classes = np.array([sample.class_id for sample in judge.truth if isinstance(sample, Sample)], np.int64)
+        return fit_temperature(np.stack([given.reshape(-1) for given in outputs]), classes)
+    thorough = task.replaced(score_threshold=AP_SCORE, max_detections=AP_DETECTIONS)
+    found = [thorough.decode({model.role: given}, tensor) for given, tensor in zip(outputs, judge.tensors, strict=True)]
+    scored = scored_detections([sample for sample in judge.truth if isinstance(sample, BoxSample)], found)
+    if min(int(scored.right.sum()), int((~scored.right).sum())) < FEWEST_DETECTIONS:
+        return 1.0
+    return fit_score_temperature(scored.confidence, scored.right)
+
+
+def _reliability(name: str, report: Report | DetectionReport) -> Reliability:
+    confidence = report.scored.confidence.astype(np.float64)
+    bins = np.clip(np.ceil(confidence * ECE_BINS).astype(int) - 1, 0, ECE_BINS - 1)
+    count = np.bincount(bins, minlength=ECE_BINS)
+    filled = np.maximum(count, 1)
+    return Reliability(
+        variant=name,
+        confidence=(np.bincount(bins, confidence, ECE_BINS) / filled).round(4).tolist(),
+        accuracy=(np.bincount(bins, report.scored.right.astype(np.float64), ECE_BINS) / filled).round(4).tolist(),
+        count=count.tolist(),
+        ece=report.ece,
+    )

@@ -1,0 +1,175 @@
+"""MODEL, as it stands on the command line, to a float model: a published name, a factory, an ONNX or a torch file."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from edge.errors import InputError, UsageError
+from quantize.described import Described
+from quantize.float_model import FloatModel, float_model
+from quantize.onnx_import import import_onnx
+from quantize.torch_files import load_torch
+from train.models import MODELS, Classifier, Detector, pretrained
+
+TORCH_FILES = (".pt", ".pth", ".pt2")
+FILES = (".onnx", *TORCH_FILES)
+"""What `from_file` reads."""
+
+
+def is_file(model: str) -> bool:
+    """Whether MODEL is a file that needs a description."""
+    return model.lower().endswith(FILES)
+
+
+def from_name(model: str, arguments: Sequence[str] = ()) -> FloatModel:
+    """A published model or what a factory makes. Raises UsageError, or InputError when weights are not installed."""
+    if model in MODELS:
+        if arguments:
+            raise UsageError(f"--arg {arguments[0]}: {model} takes no arguments; they are for package.module:factory")
+        return float_model(pretrained(model))
+    if Path(model).is_dir():
+        raise UsageError(f"{model}: a folder; give the .onnx, .pt2 or .tflite file in it, or package.module:factory")
+    return float_model(_made(model, _arguments(arguments)))
+
+
+def _made(model: str, arguments: dict[str, Any]) -> Classifier | Detector:
+    module_name, colon, attribute = model.partition(":")
+    if not colon or not attribute:
+        raise UsageError(
+            f"no model named {model!r}; there are {', '.join(MODELS)}, or give an .onnx, .pt2 or .tflite file or package.module:factory"
+        )
+    if "" not in sys.path:
+        sys.path.insert(0, "")  # a factory beside the person who runs us, as `python -m` would find it
+    try:
+        factory = getattr(importlib.import_module(module_name), attribute)
+        made = factory(**arguments)
+    except (Exception, SystemExit) as error:  # it is the user's code: anything can come out of it
+        raise UsageError(f"{model}: {type(error).__name__}: {error}; check that the factory runs in python") from None
+    if not isinstance(made, (Classifier, Detector)):
+        raise UsageError(f"{model}: returned {type(made).__name__}, expected train.models.Classifier or Detector")
+    if not isinstance(made.name, str):
+        raise UsageError(f"{model}: the model's name is {type(made.name).__name__}, expected str")
+    return made
+
+
+def _arguments(given: Sequence[str]) -> dict[str, Any]:
+    """NAME=VALUE, the value as JSON where it is JSON and as text where it is not."""
+    found: dict[str, Any] = {}
+    for text in given:
+        name, equals, value = text.partition("=")
+        if not equals or not name.isidentifier():
+            raise UsageError(f"--arg {text!r:.80}: give NAME=VALUE, a keyword argument of the factory")
+        try:
+            found[name] = json.loads(value)
+        except ValueError:
+            found[name] = value
+    return found
+
+
+def from_file(path: Path, said: Described, *, trust: bool = False) -> tuple[FloatModel, list[str]]:
+    """The network in an ONNX or torch file, and what was assumed of it, a line each. Raises InputError, UsageError."""
+    if path.suffix.lower() == ".onnx":
+        imported = import_onnx(path, said.size_wh)
+        network, outputs, size_wh = imported.network, imported.outputs, imported.size_wh
+    else:
+        if said.size_wh is None:
+            raise UsageError(f"{path}: a torch file does not say what size its input is; give --size WIDTHxHEIGHT")
+        size_wh = said.size_wh
+        network, outputs = load_torch(path, torch.zeros(1, 3, size_wh[1], size_wh[0]), trust=trust), ()
+    network, notes = _single(network, outputs, size_wh, said, path)
+    model = FloatModel(
+        name=_name(path),
+        task=said.task,
+        head=said.head,
+        network=network,
+        input=said.geometry(size_wh, str(path)),
+        mean=said.mean,
+        std=said.std,
+        labels=said.labels,
+        source=said.source,
+        license=said.license,
+        detect=said.detect,
+    )
+    geometry = model.input
+    notes.append(
+        f"{path.name}: taken as {said.task}, head {said.head}, {geometry.width}x{geometry.height} {geometry.color}, {geometry.resize}, "
+        f"(pixel - {_plain(said.mean)}) / {_plain(said.std)}"
+    )
+    return model, notes
+
+
+def _name(path: Path) -> str:
+    kept = "".join(letter if letter.isascii() and (letter.isalnum() or letter in "._-") else "-" for letter in path.stem)
+    return kept.lstrip("._-")[:100] or "model"
+
+
+def _plain(values: tuple[float, float, float]) -> str:
+    return f"{values[0]:g}" if len(set(values)) == 1 else "[" + ", ".join(f"{value:g}" for value in values) + "]"
+
+
+def _single(
+    network: nn.Module, outputs: tuple[str, ...], size_wh: tuple[int, int], said: Described, path: Path
+) -> tuple[nn.Module, list[str]]:
+    """The network with the one output that its head reads; a classifier's probabilities as logits."""
+    with torch.no_grad():
+        try:
+            given = network(torch.rand(1, 3, size_wh[1], size_wh[0], generator=torch.Generator().manual_seed(0)))
+        except (RuntimeError, ValueError, TypeError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise InputError(
+                f"{path}: cannot take float32 [1, 3, {size_wh[1]}, {size_wh[0]}] ({reason}); correct --size"
+            ) from None
+    several = list(given) if isinstance(given, (list, tuple)) else [given]
+    names = outputs or tuple(str(index) for index in range(len(several)))
+    index = 0
+    if said.output is not None:
+        if said.output not in names:
+            raise UsageError(f"{path}: no output named {said.output!r:.60}; there are {', '.join(names)}")
+        index = names.index(said.output)
+    elif len(several) > 1:
+        raise UsageError(
+            f"{path}: gives {len(several)} outputs, {', '.join(names[:6])}; say which is the head's with --output NAME"
+        )
+    if not isinstance(several[index], Tensor):
+        raise InputError(f"{path}: its output is {type(several[index]).__name__}, expected a tensor")
+    if len(several) > 1:
+        network = _Chosen(network, index)
+    if said.task == "classify" and _is_probability(several[index]):
+        return _Logits(network).eval(), [f"{path.name}: it ends in a softmax, of which the logarithm is taken as logits"]
+    return network.eval(), []
+
+
+def _is_probability(values: Tensor) -> bool:
+    return bool((values >= 0).all() and torch.isclose(values.sum(), torch.ones(()), atol=1e-3)) and values.numel() > 1
+
+
+class _Chosen(nn.Module):
+    """One of a network's outputs."""
+
+    def __init__(self, network: nn.Module, index: int) -> None:
+        super().__init__()
+        self.network = network
+        self.index = index
+
+    def forward(self, value: Tensor) -> Tensor:
+        chosen: Tensor = self.network(value)[self.index]
+        return chosen
+
+
+class _Logits(nn.Module):
+    """Probabilities as logits: softmax(log p) = p."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, value: Tensor) -> Tensor:
+        return torch.log(torch.clamp(self.network(value), min=1e-7))

@@ -1,0 +1,232 @@
+"""The search for one variant: candidates from the cheapest idea to the dearest, every one measured, logged and remembered."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+
+from edge.card import Variant
+from edge.engines import EngineOptions, open_engine
+from quantize.calibrate import CALIBRATORS
+from quantize.instructions import Counter
+from quantize.judge import Judge
+from quantize.readback import read_back
+from quantize.record import Candidate
+from quantize.speed import paired
+from quantize.store import Store, digest
+from quantize.targets import Settings, Target, variant_of
+
+KEPT_FLOAT = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
+"""How many of the noisiest layers are left in float, one candidate after the other."""
+EQUALLY_FAST = 0.95
+"""Of two candidates whose speeds differ by less, the one closer to float32 is chosen."""
+VERSION = 1
+"""Changes when what is built from the same settings changes, so that nothing stale is taken from the store."""
+
+
+@dataclass(frozen=True, slots=True)
+class Gates:
+    """What a variant must reach: at most `max_drop` lost of the metric (a fraction), `min_speedup` times float32's speed,
+    and, where they are given, at most `max_bytes` and `max_ece`."""
+
+    max_drop: float = 0.01
+    min_speedup: float = 1.0
+    max_bytes: int | None = None
+    max_ece: float | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Reference:
+    """Float32 as candidates are held to it: its file, its metric on the pictures that choose, its instructions by CPU."""
+
+    data: bytes
+    variant: Variant
+    metric: float
+    instructions: dict[str, float]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Tried:
+    """A candidate with its settings and its file."""
+
+    settings: Settings
+    data: bytes
+    candidate: Candidate
+
+
+@dataclass(slots=True, eq=False)
+class Search:
+    """Finds the best settings of one target; `until_s` on the monotonic clock ends it after the candidate under way."""
+
+    target: Target
+    judge: Judge
+    reference: Reference
+    gates: Gates
+    store: Store
+    key: str
+    threads: int
+    until_s: float
+    noise: Callable[[], dict[str, float]]
+    train: Callable[[Settings], str | None]
+    counter: Counter | None
+    heard: Callable[[Candidate], None]
+    qat: str = "auto"
+    tried: dict[Settings, Tried] = field(default_factory=dict)
+    _speeds: dict[tuple[object, ...], tuple[float | None, float | None]] = field(default_factory=dict)
+
+    def run(self) -> list[Tried]:
+        """Every candidate that passes, best first; those that don't are in `tried` with the reason."""
+        for settings in self._ideas():
+            if settings not in self.tried:
+                self.tried[settings] = self._try(settings)
+                self.heard(self.tried[settings].candidate)
+            if time.monotonic() > self.until_s:
+                break
+        return self.ranked()
+
+    def ranked(self) -> list[Tried]:
+        """Those that pass, the fastest first; among those about as fast the one closest to float32."""
+        passing = [tried for tried in self.tried.values() if not tried.candidate.refused]
+        if not passing:
+            return []
+        fastest = max(_speedup(tried.candidate, self.reference) for tried in passing)
+
+        def rank(tried: Tried) -> tuple[bool, float]:
+            is_fast = _speedup(tried.candidate, self.reference) >= EQUALLY_FAST * fastest
+            return is_fast, tried.candidate.fidelity_db or 0.0
+
+        return sorted(passing, key=rank, reverse=True)
+
+    def best(self) -> Tried:
+        """The candidate closest to float32, passing or not."""
+        return max(self.tried.values(), key=lambda tried: tried.candidate.fidelity_db or float("-inf"))
+
+    def _ideas(self) -> Iterator[Settings]:
+        """Settings to try next, in the light of what is known of those before."""
+        for calibrator in CALIBRATORS:
+            yield Settings(calibrator=calibrator)
+        yield replace(self.best().settings, rounding="nearest")
+        if self.target.has_silu():
+            yield replace(self.best().settings, float_silu=True)
+        full = self.best().settings
+        if not self._has_passing():
+            yield from self._mixed(full)
+        mixed = [tried.settings for tried in self.ranked()[:1]] or [self.best().settings]
+        for settings in dict.fromkeys((full, *mixed)):
+            if self.qat == "always" or (self.qat == "auto" and not self._has_passing()):
+                rounding = self.train(settings)
+                if rounding is not None:
+                    yield replace(settings, rounding=rounding)
+
+    def _mixed(self, start: Settings) -> Iterator[Settings]:
+        """More and more of the noisiest layers left in float, until two more are no use."""
+        noise = self.noise()
+        order = sorted(noise, key=lambda layer: noise[layer], reverse=True)
+        useless = 0
+        for count in KEPT_FLOAT:
+            if count >= len(order) or useless == 2:
+                return
+            settings = replace(start, float_layers=tuple(order[:count]))
+            before = len(self._passing())
+            yield settings
+            useless = useless + 1 if before and settings in self.tried else 0
+
+    def _passing(self) -> list[Tried]:
+        return [tried for tried in self.tried.values() if not tried.candidate.refused]
+
+    def _has_passing(self) -> bool:
+        return bool(self._passing())
+
+    def _try(self, settings: Settings) -> Tried:
+        kind = self.target.kind
+        identity = digest(VERSION, self.key, kind.name, settings)
+        data = self.store.get(f"file-{identity}")
+        candidate = self.store.record(f"candidate-{identity}", Candidate)
+        if data is not None and candidate is not None:
+            return Tried(settings, data, self._gated(candidate))
+        started = time.monotonic()
+        data = self.target.build(settings)
+        variant = variant_of(kind, data, next(iter(self.reference.variant.outputs)))
+        with closing(open_engine(data, variant, EngineOptions(self.threads, exact=True))) as engine:
+            verdict = self.judge.verdict(variant, self.judge.run(engine))
+        made_of = read_back(data, kind.engine)
+        candidate = Candidate(
+            id=identity,
+            target=kind.name,
+            settings=settings.as_dict(),
+            fidelity_db=verdict.fidelity_db,
+            metric=verdict.metric,
+            bytes=len(data),
+            integer_operators=made_of.integer,
+            float_operators=made_of.floats,
+        )
+        self._measure_speed(candidate, settings, data, variant)
+        candidate.seconds = round(time.monotonic() - started, 2)
+        self.store.put(f"file-{identity}", data)
+        self.store.put_record(f"candidate-{identity}", candidate)
+        return Tried(settings, data, self._gated(candidate))
+
+    def _measure_speed(self, candidate: Candidate, settings: Settings, data: bytes, variant: Variant) -> None:
+        """Here in pairs, where the variant is meant for here, and on ARM by instructions, where it is not hopeless anyway.
+
+        Once for each set of float layers: other settings change numbers in the file and not what is computed.
+        """
+        kind, picture = self.target.kind, self.judge.tensors[0].data
+        structure = _structure(settings)
+        if not kind.machines:
+            if structure not in self._speeds:
+                _, speed = paired([(self.reference.data, self.reference.variant), (data, variant)], picture)
+                self._speeds[structure] = round(speed.ms, 3), round(speed.ratio, 3)
+            candidate.ms, candidate.speedup = self._speeds[structure]
+        if self.counter is not None and kind.cpus and not self._loses_too_much(candidate):
+            alike = (one.candidate.instructions for known, one in self.tried.items() if _structure(known) == structure)
+            known = next((counted for counted in alike if counted), None)
+            candidate.instructions = known or self.counter.millions(data, variant, picture, kind.cpus)
+
+    def _loses_too_much(self, candidate: Candidate) -> bool:
+        return self.reference.metric - (candidate.metric or 0.0) > self.gates.max_drop + 1e-9
+
+    def _gated(self, candidate: Candidate) -> Candidate:
+        """The candidate with the first gate that it misses, if any."""
+        candidate.refused = refusal(candidate, self.reference, self.gates)
+        return candidate
+
+
+def _structure(settings: Settings) -> tuple[object, ...]:
+    return settings.float_layers, settings.float_silu
+
+
+def refusal(candidate: Candidate, reference: Reference, gates: Gates) -> str:
+    """The gate that a candidate misses on the pictures that choose; nothing when it passes all."""
+    drop = reference.metric - (candidate.metric or 0.0)
+    if drop > gates.max_drop + 1e-9:
+        return f"loses {drop * 100:.2f} points, {gates.max_drop * 100:g} are allowed"
+    speedup = _speedup(candidate, reference)
+    if (candidate.speedup is not None or candidate.instructions) and speedup < gates.min_speedup:
+        return f"{speedup:.2f} times float32's speed, {gates.min_speedup:g} is asked for"
+    if gates.max_bytes is not None and candidate.bytes > gates.max_bytes:
+        return f"{candidate.bytes / 1e6:.2f} MB, {gates.max_bytes / 1e6:g} are allowed"
+    return ""
+
+
+def _speedup(candidate: Candidate, reference: Reference) -> float:
+    """Measured here, else the least ratio of instructions, else unknown, which counts as no gain."""
+    if candidate.speedup is not None:
+        return candidate.speedup
+    return min(instruction_ratios(candidate.instructions, reference.instructions).values(), default=1.0)
+
+
+def instruction_ratios(own: dict[str, float], reference: dict[str, float]) -> dict[str, float]:
+    """CPU → float32's instructions over a variant's own."""
+    return {cpu: reference[cpu] / count for cpu, count in own.items() if cpu in reference and count}
+
+
+def noisiest(noise: dict[str, float], names: dict[str, str], count: int = 3) -> str:
+    """The layers to blame, in words: name and share of the noise."""
+    total = sum(noise.values())
+    order: Sequence[str] = sorted(noise, key=lambda layer: noise[layer], reverse=True)
+    if not total:
+        return ""
+    return ", ".join(f"{names.get(layer, layer)} ({noise[layer] / total:.0%} of the noise)" for layer in order[:count])

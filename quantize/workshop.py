@@ -1,0 +1,179 @@
+"""What the candidates of one model share, made once: its graph, exports, what its tensors take, and its rounded weights."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import onnx
+import torch
+from torch import Tensor
+from torch.fx import GraphModule
+
+from edge.types import UInt8
+from quantize import onnx_int8, tflite_int8
+from quantize.calibrate import Function, Observer, Ranges
+from quantize.check import blamed
+from quantize.export import to_onnx, to_tflite, uint8_nhwc, with_front, with_weights
+from quantize.float_model import FloatModel
+from quantize.graph import fold, layer_names, layers, weight_and_bias
+from quantize.quiet import quiet
+from quantize.rounding import LayerInputs, on_grid
+from quantize.store import Store, digest
+from quantize.tflite_graph import TfliteGraph, fingerprint
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """How weights are put on the integer grid: to `limit`, by `rounding`: `gptq` or `nearest`, or after training, `qat`."""
+
+    limit: int
+    rounding: str = "gptq"
+
+
+class Workshop:
+    """One float model and its calibration pictures, uint8 [1, h, w, 3]; everything is made when it is first asked for."""
+
+    def __init__(self, model: FloatModel, pictures: Sequence[UInt8], threads: int, store: Store, say: Say) -> None:
+        self.model = model
+        self.pictures = pictures
+        self.threads = threads
+        self.store = store
+        self._say = say
+        self.example = torch.zeros(1, 3, model.input.height, model.input.width)
+        network, self.front = with_front(model)
+        with blamed(f"{model.name}: torch.export cannot capture it"), quiet():
+            self.graph = fold(network, self.example)
+        self.names = layer_names(self.graph)
+        self.key = digest(*(value.numpy().tobytes() for value in self.graph.state_dict().values()), self.graph.code)
+        self.calibration_key = digest(self.key, *(picture.tobytes() for picture in pictures))
+        self._core: onnx.ModelProto | None = None
+        self._tflite: bytes | None = None
+        self._inputs: LayerInputs | None = None
+        self._observers: dict[str, Observer] = {}
+        self._ranges: dict[tuple[str, Weights | None, str], Ranges] = {}
+        self._rounded: dict[Weights, GraphModule] = {}
+
+    def core(self) -> onnx.ModelProto:
+        """The float ONNX model from normalized float32 [1, 3, h, w]."""
+        if self._core is None:
+            self._say("exporting to ONNX ...") if self.store.get(f"core-{self.key}") is None else None
+            raw = self.store.bytes(f"core-{self.key}", lambda: bytes(self._export().SerializeToString()))
+            self._core = onnx.load_model_from_string(raw)
+        return self._core
+
+    def _export(self) -> onnx.ModelProto:
+        with blamed(f"{self.model.name}: torch.onnx cannot export it"):
+            return to_onnx(self.graph, self.example, self.model.role)
+
+    def float32(self) -> bytes:
+        """The float variant's file: from uint8 pixels."""
+        return bytes(uint8_nhwc(self.core(), self.front, self.model.size_wh).SerializeToString())
+
+    def float_tflite(self) -> bytes:
+        """The float LiteRT model from normalized float32 [1, h, w, 3]."""
+        if self._tflite is None:
+            self._say("converting to LiteRT ...") if self.store.get(f"tflite-{self.key}") is None else None
+            self._tflite = self.store.bytes(f"tflite-{self.key}", lambda: self._convert(self.graph))
+        return self._tflite
+
+    def _convert(self, graph: GraphModule) -> bytes:
+        with blamed(f"{self.model.name}: litert-torch cannot convert it", "; leave int8-tflite out with --variants"):
+            return to_tflite(graph, self.example)
+
+    def tflite_graph(self) -> TfliteGraph:
+        """The float LiteRT model's operators, its layers under their owner's names."""
+        prints = {}
+        for layer in layers(self.graph):
+            prints[fingerprint(weight_and_bias(self.graph, layer)[0].detach().numpy())] = layer.name
+        return TfliteGraph(self.float_tflite(), prints)
+
+    def ranges(self, engine: str, weights: Weights, calibrator: str, functions: Mapping[str, Function]) -> Ranges:
+        """Each tensor's interval by a calibrator of `quantize.calibrate`."""
+        key = (engine, weights if weights.rounding.startswith("qat") else None, calibrator)
+        if key not in self._ranges:
+            self._ranges[key] = self.observer(engine, weights).ranges(calibrator, functions)
+        return self._ranges[key]
+
+    def observer(self, engine: str, weights: Weights) -> Observer:
+        """What each float tensor of an engine's model takes on the calibration pictures, with trained weights if these are."""
+        is_trained = weights.rounding.startswith("qat")
+        key = f"{engine}-{weights}" if is_trained else engine
+        if key not in self._observers:
+            if engine == "onnx":
+                core = self.onnx_with(weights) if is_trained else self.core()
+                pixels = uint8_nhwc(core, self.front, self.model.size_wh)
+                self._observers[key] = onnx_int8.observe(pixels, self.pictures, self.threads)
+            else:
+                model = self.tflite_with(weights) if is_trained else self.float_tflite()
+                self._observers[key] = tflite_int8.observe(model, self.pictures, self.front, self.threads)
+        return self._observers[key]
+
+    def rounded(self, weights: Weights) -> GraphModule:
+        """The graph with its weights on the grid."""
+        if weights not in self._rounded:
+            kept = self.store.get(self._graph_key(weights))
+            if kept is None:
+                self._rounded[weights] = self._round(weights)
+                self._keep(weights)
+            else:
+                graph = on_grid(self.graph, None, weights.limit)
+                graph.load_state_dict(torch.load(io.BytesIO(kept), weights_only=True))
+                self._rounded[weights] = graph
+        return self._rounded[weights]
+
+    def has(self, weights: Weights) -> bool:
+        """Whether this rounding is there already."""
+        return weights in self._rounded or self.store.get(self._graph_key(weights)) is not None
+
+    def _graph_key(self, weights: Weights) -> str:
+        return f"graph-{digest(self.calibration_key, weights)}"
+
+    def adopt(self, weights: Weights, graph: GraphModule) -> None:
+        """Take trained weights, put on the grid, as a way of rounding."""
+        self._rounded[weights] = on_grid(graph, None, weights.limit)
+        self._keep(weights)
+
+    def _keep(self, weights: Weights) -> None:
+        buffer = io.BytesIO()
+        torch.save(self._rounded[weights].state_dict(), buffer)
+        self.store.put(self._graph_key(weights), buffer.getvalue())
+
+    def _round(self, weights: Weights) -> GraphModule:
+        if weights.rounding == "nearest":
+            return on_grid(self.graph, None, weights.limit)
+        return on_grid(self.graph, self.inputs(), weights.limit)
+
+    def inputs(self) -> LayerInputs:
+        """What each layer is fed, for rounding."""
+        if self._inputs is None:
+            self._say(f"calibrating on {len(self.pictures)} pictures ...")
+            self._inputs = LayerInputs(self.graph).observe(self.normalized())
+        return self._inputs
+
+    def normalized(self) -> Iterator[Tensor]:
+        """The calibration pictures as the network takes them, float32 [1, 3, h, w]."""
+        for picture in self.pictures:
+            yield self.normalize(picture)
+
+    def normalize(self, picture: UInt8) -> Tensor:
+        """A picture uint8 [1, h, w, 3] as the network takes it."""
+        pixels = torch.from_numpy(picture).permute(0, 3, 1, 2).float()
+        return (pixels - self.front.zero_point) * self.front.scale
+
+    def onnx_with(self, weights: Weights) -> onnx.ModelProto:
+        """The float ONNX model with rounded weights."""
+        graph = self.rounded(weights)
+        return with_weights(self.core(), graph) or to_onnx(graph, self.example, self.model.role)
+
+    def tflite_with(self, weights: Weights) -> bytes:
+        """The float LiteRT model with rounded weights."""
+        graph = self.rounded(weights)
+        given = {}
+        for layer in layers(graph):
+            weight, bias = weight_and_bias(graph, layer)
+            given[layer.name] = (weight.detach().numpy(), bias.detach().numpy())
+        return self.tflite_graph().with_weights(given) or self._convert(graph)
