@@ -24,7 +24,7 @@ from quantize.instructions import Counter
 from quantize.judge import METRICS, Judge
 from quantize.measure import Measured, measure
 from quantize.record import Candidate, Chosen, LayerNoise, Left, Record
-from quantize.search import Gates, Reference, Search, Tried, instruction_ratios, noisiest
+from quantize.search import Gates, Reference, Search, Tried, instruction_ratios, lost, noisiest
 from quantize.sensitivity import layer_noise
 from quantize.speed import paired
 from quantize.store import Store
@@ -34,6 +34,9 @@ from quantize.verdicts import too_inaccurate, too_slow, unlike
 from quantize.workshop import Workshop
 
 Say = Callable[[str], None]
+
+SEARCH_ORDER = ("int8-x86", "int8-tflite", "int8-arm")
+"""What is found for one is where the next begins; ARM's arithmetic, which is slow to compute here, comes last."""
 
 FLOAT_TOLERANCE = 1e-2
 """Of outputs: float sums differ in order between processors."""
@@ -116,12 +119,14 @@ class _Build:
 
     def run(self) -> Built:
         kept: list[Measured] = []
-        wanted = [name for name in KINDS if name in self._plan.names and name != "float32"]
+        wanted = [name for name in SEARCH_ORDER if name in self._plan.names]
+        hints: tuple[Settings, ...] = ()
         deadline_s = time.monotonic() + self._plan.minutes * 60
         for index, name in enumerate(wanted):
             now_s = time.monotonic()
-            search = self._search(name, now_s + max(deadline_s - now_s, 0.0) / (len(wanted) - index))
+            search = self._search(name, now_s + max(deadline_s - now_s, 0.0) / (len(wanted) - index), hints)
             ranked = search.run()
+            hints = tuple(tried.settings for tried in ranked[:1])
             self._record.candidates += [tried.candidate for tried in search.tried.values()]
             found = self._proven(KINDS[name], search, ranked)
             if found is not None:
@@ -147,7 +152,7 @@ class _Build:
             instructions = self._counter.millions(data, variant, self._judge.tensors[0].data, KINDS["float32"].cpus)
         return Reference(data, variant, self._judge.metric(variant, outputs), instructions)
 
-    def _search(self, name: str, until_s: float) -> Search:
+    def _search(self, name: str, until_s: float, hints: tuple[Settings, ...]) -> Search:
         made = target(name, self._workshop)
 
         def heard(candidate: Candidate) -> None:
@@ -167,6 +172,7 @@ class _Build:
             train=lambda settings: trained(self._workshop, made.kind, settings, until_s, self._ears.say, self._ears.progress),
             counter=self._counter,
             heard=heard,
+            hints=hints,
             qat=self._plan.qat,
         )
         return search
@@ -262,8 +268,8 @@ class _Build:
     def _refused(self, kind: Kind, tried: Tried) -> str:
         """Why not even the candidate closest to float32 passes on the pictures that choose."""
         candidate, gates = tried.candidate, self._plan.gates
-        drop = self._reference.metric - (candidate.metric or 0.0)
-        if drop > gates.max_drop + 1e-9:
+        if lost(candidate, self._reference, gates):
+            drop = self._reference.metric - (candidate.metric or 0.0)
             return too_inaccurate(
                 drop, gates.max_drop, candidate.fidelity_db or 0.0, noisiest(self._layer_noise(), self._workshop.names)
             )

@@ -28,7 +28,8 @@ def identity(values: Values) -> Values:
 
 def sigmoid(values: Values) -> Values:
     """1 / (1 + exp(-x))."""
-    return 1 / (1 + np.exp(-np.clip(values, -60, 60)))
+    result: Values = 1 / (1 + np.exp(-np.clip(values, -60, 60)))
+    return result
 
 
 def silu(values: Values) -> Values:
@@ -58,7 +59,7 @@ class Observer:
             self._samples.setdefault(name, []).append(values.copy())
 
     def ranges(self, calibrator: str = "error", functions: Mapping[str, Function] = {}) -> Ranges:
-        """The interval of each tensor by one of `CALIBRATORS`; `functions` say what a tensor is read through, if not as it is."""
+        """The interval of each tensor by one of `CALIBRATORS`; `functions` say what a tensor is read through."""
         choose = CALIBRATORS[calibrator]
         return {
             name: choose(np.concatenate(self._samples[name]), *self._extremes[name], functions.get(name, identity))

@@ -43,8 +43,7 @@ say = speaker(NAME)
     metavar="DIR",
     type=Path,
     required=True,
-    help="Labelled pictures: class folders, or YOLO, COCO or VOC boxes; with train and val parts, or one set of which half is kept to "
-    "measure.",
+    help="Labelled pictures: class folders, or YOLO, COCO or VOC boxes; train and val, or one set of which half measures.",
 )
 @click.option("--out", metavar="BUNDLE", type=Path, required=True, help="The bundle to write: NAME.edge, or a folder.")
 @click.option("--name", metavar="NAME", help="The bundle's name.  [default: the model's]")
@@ -89,7 +88,7 @@ say = speaker(NAME)
 @click.option(
     "--prune",
     metavar="macs=R|speedup=X",
-    help="First prune channels until a share R of the multiplications is left, or it is X times as fast; needs a factory's network.",
+    help="First prune channels to a share R of the multiplications, or until it is X times as fast; classifiers only.",
 )
 @click.option(
     "--qat",
@@ -133,18 +132,18 @@ say = speaker(NAME)
     "--cache",
     metavar="DIR",
     type=Path,
-    help="Where finished steps are kept, so that the same command goes on where it stopped.  [default: ~/.cache/edge-run/quantize]",
+    help="Where finished steps are kept, for the same command to go on from.  [default: ~/.cache/edge-run/quantize]",
 )
 @click.option("--no-cache", is_flag=True, help="Keep and take nothing.")
 @click.option("--threads", type=click.IntRange(1, 256), help="Threads to work with.  [default: all cores]")
 @click.option("--verbose", is_flag=True, help="Say every candidate.")
 @version_option
 def main(model: str, data: Path, out: Path, name: str | None, **options: Any) -> int:
-    """Quantize MODEL, search for the settings that keep its accuracy, and measure every variant through the device's own code.
+    """Quantize MODEL, search for what keeps its accuracy, and measure every variant through the device's own code.
 
-    MODEL is efficientnet-lite0, -lite1 or -lite2; an .onnx file of any exporter; a .pt2, .pt or .pth file; a .tflite file, which is
-    packed as it is; or package.module:factory, a function that returns a train.models.Classifier or Detector. Exits with 3 when int8
-    variants were asked for and none passes the gates.
+    MODEL is efficientnet-lite0, -lite1 or -lite2; an .onnx file of any exporter; a .pt2, .pt or .pth file; a .tflite
+    file, which is packed as it is; or package.module:factory, a function that returns a train.models.Classifier or
+    Detector. Exits with 3 when int8 variants were asked for and none passes the gates.
     """
     names = _chosen(options["variants"])
     if name is not None and not is_name(name):
@@ -181,9 +180,12 @@ def main(model: str, data: Path, out: Path, name: str | None, **options: Any) ->
     )
     bad = Skipped(say)
     if options["prune"]:
+        from quantize.progress import Progress
         from quantize.pruned import pruned
 
-        float_model = pruned(float_model, split, options["prune"], options["budget_minutes"], say)
+        pruning = Progress(say, options["budget_minutes"], False)
+        float_model = pruned(float_model, split, options["prune"], names, threads, say, pruning.show)
+        pruning.done()
     picture = read_picture(GOLDEN_PICTURE)
     built = _build(float_model, split, names, options, threads, picture, data, bad)
     _write_report(built, report)
@@ -195,9 +197,8 @@ def main(model: str, data: Path, out: Path, name: str | None, **options: Any) ->
         raise GateError(f"{float_model.name}: no int8 variant passes the gates, nothing is written but {report}; {reasons}")
     calibration = f"{len(split.calibration)} pictures of {data.resolve().name}"
     card = pack(out, float_model, name or float_model.name, built.variants, picture, calibration, _command())
-    say(
-        f"wrote {out}: {', '.join(v.name for v in card.variants)}; report {report}; try it: edge-run --model {out} --source demo"
-    )
+    kept = ", ".join(variant.name for variant in card.variants)
+    say(f"wrote {out}: {kept}; report {report}; try it: edge-run --model {out} --source demo")
     return 0
 
 

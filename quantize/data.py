@@ -16,17 +16,18 @@ from edge.errors import DataError
 Picture: TypeAlias = Sample | BoxSample
 """A labelled picture of either task."""
 
-CHOICE_PICTURES = {"classify": 512, "detect": 256}
+CHOICE_PICTURES = {"classify": 256, "detect": 256}
 """At most so many choose among candidates and fit temperatures."""
 
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """Three disjoint sets of pictures; the same for the same files."""
+    """Three disjoint sets of pictures, the same for the same files; `training` is all that does not measure."""
 
     calibration: tuple[Picture, ...]
     choice: tuple[Picture, ...]
     measure: tuple[Picture, ...]
+    training: tuple[Picture, ...] = ()
 
 
 def load_split(folder: Path, labels: Sequence[Label], calibration: int, task: str = "classify") -> Split:
@@ -39,7 +40,7 @@ def load_split(folder: Path, labels: Sequence[Label], calibration: int, task: st
     count = min(calibration, len(fit) // 2)
     if count < 1 or not measure:
         raise DataError(f"{folder}: {len(fit) + len(measure)} pictures are too few to calibrate and measure; give at least 8")
-    return Split(tuple(fit[:count]), tuple(fit[count : count + CHOICE_PICTURES[task]]), tuple(measure))
+    return Split(tuple(fit[:count]), tuple(fit[count : count + CHOICE_PICTURES[task]]), tuple(measure), tuple(fit))
 
 
 def _classes(folder: Path, labels: Sequence[Label]) -> tuple[list[Picture], list[Picture]]:

@@ -92,7 +92,8 @@ class Described:
     def geometry(self, size_wh: tuple[int, int], where: str) -> InputGeometry:
         """The input of a model of this size. Raises UsageError for fields that cannot be."""
         fields = {"width": size_wh[0], "height": size_wh[1]} | self.input
-        return _converted(fields, InputGeometry, f"{where}: input")
+        geometry: InputGeometry = _converted(fields, InputGeometry, f"{where}: input")
+        return geometry
 
 
 def read_description(path: Path | None, flags: dict[str, Any]) -> Description:
@@ -110,7 +111,8 @@ def read_description(path: Path | None, flags: dict[str, Any]) -> Description:
             fields["labels"] = str(path.parent / labels)  # a path in a file is relative to that file
         _converted(fields, Description, f"--config {path}", InputError)
     given = {name: value for name, value in flags.items() if value is not None}
-    return _converted(fields | given, Description, "flags")
+    description: Description = _converted(fields | given, Description, "flags")
+    return description
 
 
 def described(given: Description, where: str) -> Described:

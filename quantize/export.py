@@ -13,7 +13,7 @@ from torch.fx import GraphModule
 
 from quantize.float_model import INPUT, FloatModel
 from quantize.graph import layers, weight_and_bias
-from quantize.onnx_graph import OnnxGraph
+from quantize.onnx_graph import OnnxGraph, layer_name
 from quantize.quiet import quiet
 
 NORMALIZED = "normalized"
@@ -95,14 +95,15 @@ def _pool(model: onnx.ModelProto) -> None:
 def with_weights(model: onnx.ModelProto, graph: GraphModule) -> onnx.ModelProto | None:
     """An exported model with the weights and biases of another version of its graph; None where they don't fit.
 
-    An exporter names a layer's output after the graph's node. Saves exporting again for each way of rounding.
+    Saves exporting again for each way of rounding.
     """
     changed = onnx.ModelProto()
     changed.CopyFrom(model)
     parts = OnnxGraph(changed)
+    weighted = {layer_name(node): node for node in parts.nodes if parts.is_weighted(node)}
     for layer in layers(graph):
-        node = parts.producer(layer.name)
-        if node is None or not parts.is_weighted(node) or len(node.input) not in (2, 3):
+        node = weighted.get(layer.name)
+        if node is None or len(node.input) not in (2, 3):
             return None
         weight, bias = (value.detach().numpy() for value in weight_and_bias(graph, layer))
         if tuple(parts.initializers[node.input[1]].dims) != weight.shape:

@@ -206,7 +206,9 @@ class FakeQuantized(Watching):
         """A layer's float weight and bias, as they are trained now."""
         weight, bias, weight_size, bias_size = self._layers[name]
         weight_change, bias_change = self.changes[name]
-        return weight + weight_change * weight_size, bias + bias_change * bias_size
+        largest = weight.abs().flatten(1).amax(1).reshape(-1, *[1] * (weight.dim() - 1))
+        moved = torch.minimum(torch.maximum(weight + weight_change * weight_size, -largest), largest)
+        return moved, bias + bias_change * bias_size
 
     def set_weight_and_bias(self, name: str, weight: Tensor, bias: Tensor) -> None:
         """Let a layer go on from this weight and bias."""
@@ -265,8 +267,14 @@ class FakeQuantized(Watching):
 
 
 def _size(weight: Tensor) -> Tensor:
-    """The root mean square of each output channel, shaped to multiply the weight."""
-    return weight.flatten(1).square().mean(1).sqrt().reshape(-1, *[1] * (weight.dim() - 1)) + 1e-12
+    """By how much each weight is moved: the root mean square of its output channel, zero for the channel's largest.
+
+    That one holds the channel's scale, so that weights on the grid stay there until training takes them off it.
+    """
+    rows = weight.flatten(1)
+    size = (rows.square().mean(1, keepdim=True).sqrt() + 1e-12).expand_as(rows).clone()
+    size.scatter_(1, rows.abs().argmax(1, keepdim=True), 0.0)
+    return size.reshape(weight.shape)
 
 
 def scale_and_zero_point(low: float, high: float) -> tuple[float, int]:

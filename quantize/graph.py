@@ -88,11 +88,11 @@ def _pad_before_pool(graph: GraphModule, pool: Node) -> None:
     Minus infinity has no 8-bit scale.
     """
     value, kernel, stride, padding = (*pool.args, None, None)[:4]
-    if not padding or not any(padding) or not isinstance(value, Node):  # type: ignore[arg-type]
+    if not isinstance(padding, (list, tuple)) or not any(padding) or not isinstance(value, Node):
         return
     if value.target not in (ATEN.relu.default, ATEN.relu_.default, ATEN.hardtanh.default, ATEN.hardtanh_.default):
         return
-    top, left = (list(padding) * 2)[:2]  # type: ignore[call-overload]
+    top, left = (*padding, *padding)[:2]
     with graph.graph.inserting_before(pool):
         padded = graph.graph.call_function(ATEN.constant_pad_nd.default, (value, [left, left, top, top], 0.0))
     pool.args = (padded, kernel, stride, [0, 0], *pool.args[4:])

@@ -21,6 +21,8 @@ from quantize.data import Picture
 from quantize.float_model import FloatModel
 from quantize.store import digest
 
+RESAMPLES = 24
+
 METRICS = {"classify": "top1", "detect": "ap50"}
 """Task → the figure that its gate is about."""
 
@@ -36,10 +38,14 @@ _GROUPS: dict[str, tuple[int, Callable[[int], tuple[slice, ...]]]] = {
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """`fidelity_db` is signal over quantization noise, averaged over kinds of output; `metric` a fraction."""
+    """`fidelity_db` is signal over quantization noise, averaged over kinds of output; `metric` a fraction.
+
+    `error` is the standard error of the metric's difference from float32's, by resampling the pictures.
+    """
 
     fidelity_db: float
     metric: float
+    error: float
 
 
 class Judge:
@@ -67,7 +73,15 @@ class Judge:
 
     def verdict(self, variant: Variant, outputs: Sequence[Float32]) -> Verdict:
         """How a candidate did on all pictures."""
-        return Verdict(round(-10 * math.log10(max(self.noise(outputs), 1e-12)), 3), self.metric(variant, outputs))
+        fidelity_db = round(-10 * math.log10(max(self.noise(outputs), 1e-12)), 3)
+        answers, wanted = self._answers(variant, outputs), self._answers(variant, self._reference)
+        random = np.random.default_rng(0)
+        differences = []
+        for _ in range(RESAMPLES):
+            chosen = random.integers(0, len(self.truth), len(self.truth)).tolist()
+            differences.append(self._score(answers, chosen) - self._score(wanted, chosen))
+        everything = list(range(len(self.truth)))
+        return Verdict(fidelity_db, self._score(answers, everything), round(float(np.std(differences)), 5))
 
     def noise(self, outputs: Sequence[Float32]) -> float:
         """Noise over signal, the mean over kinds of output, of the first pictures; infinite when it is not finite."""
@@ -85,16 +99,27 @@ class Judge:
 
     def metric(self, variant: Variant, outputs: Sequence[Float32]) -> float:
         """Top-1 or average precision at IoU 0.5 of these outputs."""
+        return self._score(self._answers(variant, outputs), list(range(len(self.truth))))
+
+    def _answers(self, variant: Variant, outputs: Sequence[Float32]) -> list[int] | list[Detections]:
+        """The best class, or all that average precision looks at, of each picture."""
         if self._model.task == "classify":
-            classes = [sample.class_id for sample in self.truth if isinstance(sample, Sample)]
-            return float(np.mean([int(given.argmax()) == wanted for given, wanted in zip(outputs, classes, strict=True)]))
+            return [int(given.argmax()) for given in outputs]
         task = self._model.task_of(variant)
         assert isinstance(task, Detect)
         thorough = task.replaced(score_threshold=AP_SCORE, max_detections=AP_DETECTIONS)
         role = self._model.role
-        found: list[Detections] = [thorough.decode({role: given}, t) for given, t in zip(outputs, self.tensors, strict=True)]
-        boxes = [sample for sample in self.truth if isinstance(sample, BoxSample)]
-        return detection_ap(boxes, found)[0]
+        return [thorough.decode({role: given}, tensor) for given, tensor in zip(outputs, self.tensors, strict=True)]
+
+    def _score(self, answers: list[int] | list[Detections], chosen: Sequence[int]) -> float:
+        """The metric over the chosen pictures, one as often as it is named; 0 for pictures without anything to find."""
+        truth = [self.truth[index] for index in chosen]
+        if self._model.task == "classify":
+            classes = [sample.class_id for sample in truth if isinstance(sample, Sample)]
+            return float(np.mean([answers[index] == wanted for index, wanted in zip(chosen, classes, strict=True)]))
+        boxes = [sample for sample in truth if isinstance(sample, BoxSample)]
+        found = [answer for index in chosen if isinstance(answer := answers[index], Detections)]
+        return detection_ap(boxes, found)[0] if any(len(sample.class_ids) for sample in boxes) else 0.0
 
 
 def _along(values: Float32, axis: int, group: slice) -> Float32:

@@ -1,4 +1,4 @@
-"""A finished file through the device's code: its temperature, its figures on pictures that chose nothing, and what it answers."""
+"""A finished file through the device's code: temperature, figures on pictures that chose nothing, and answers."""
 
 from __future__ import annotations
 

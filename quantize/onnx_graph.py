@@ -84,15 +84,20 @@ def is_silu(node: NodeProto, graph: OnnxGraph) -> bool:
     return False
 
 
+def layer_name(node: NodeProto) -> str:
+    """What the exported graph calls a layer: torch's exporter puts a word before it, and a last layer's output is renamed."""
+    return node.name.removeprefix("node_")
+
+
 def operators(graph: OnnxGraph) -> list[Operator]:
-    """The graph's nodes as `quantize.blocks` takes them; an exporter names a layer's output after the layer."""
+    """The graph's nodes as `quantize.blocks` takes them."""
     return [
         Operator(
             node.name,
             node.op_type,
             tuple(graph.activations(node)),
             tuple(node.output),
-            node.output[0] if graph.is_weighted(node) else "",
+            layer_name(node) if graph.is_weighted(node) else "",
         )
         for node in graph.nodes
     ]

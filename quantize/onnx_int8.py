@@ -12,7 +12,8 @@ import onnxruntime as ort
 
 from edge.types import UInt8
 from quantize.calibrate import Function, Observer, sigmoid, silu
-from quantize.export import INPUT, NORMALIZED, Front, add_front
+from quantize.export import NORMALIZED, Front, add_front
+from quantize.float_model import INPUT
 from quantize.onnx_graph import OnnxGraph, is_silu
 from quantize.qdq import Affine, Scheme, affine, insert
 

@@ -33,7 +33,7 @@ def pack(
         provenance=Provenance(
             source=model.source,
             license=model.license,
-            created=datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
+            created=created(),
             calibration=calibration,
             command=command,
             tools=tools(),
@@ -41,6 +41,11 @@ def pack(
     )
     write_bundle(path, card, {card.golden.file: golden} | {one.variant.file: one.data for one in built})
     return card
+
+
+def created() -> str:
+    """Now, as cards and records have it."""
+    return datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def tools() -> dict[str, str]:

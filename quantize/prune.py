@@ -18,8 +18,9 @@ from edge.datasets import Sample
 from edge.errors import GateError, InputError, UsageError
 from quantize.channels import ROUND, Group, choose, count_macs, cut, find_groups, has_layers, importance, prunable
 from quantize.check import blamed
+from quantize.float_model import FloatModel
 from train.finetune import Progress, Recipe, accuracy, fine_tune, recalibrate
-from train.models import Classifier
+from train.models import Classifier, Detector
 from train.pictures import Augment, Batch, Pictures
 
 Say = Callable[[str], None]
@@ -28,9 +29,19 @@ STEP = 0.75
 """No step leaves less than this share of the multiplications there were before it."""
 MOST_LEFT = 0.97
 """And none leaves more."""
+NEARLY = 0.9
 LEAST_MACS = 0.05
 IMPORTANCE_PICTURES = 128
-RECIPE = Recipe(epochs=6, rate=1e-3, distill=0.8, smoothing=0.0, augment=Augment(least_area=0.5))
+RECIPE = Recipe(
+    epochs=6,
+    rate=3e-4,
+    smoothing=0.0,
+    distill=0.8,
+    hints=1.0,
+    average=0.97,
+    batch_norm="freeze",  # it is measured again after each cut; the statistics of small batches cost more than they give
+    augment=Augment(least_area=0.5),
+)
 STEP_EPOCHS = 1.0
 STEP_TIME = 0.15
 """What share of the time that is left a step before the last may take."""
@@ -86,7 +97,7 @@ def parse_target(text: str) -> PruneTarget:
 
 
 def prune(
-    classifier: Classifier,
+    classifier: Classifier | Detector | FloatModel,
     train: Sequence[Sample],
     check: Sequence[Sample],
     target: PruneTarget,
@@ -102,11 +113,11 @@ def prune(
 ) -> Pruned:
     """Cut channels until `target`, fine-tuning `step_epochs` after each step and `epochs` at the end.
 
-    It learns from the labels of `train` and from the unpruned network, as `recipe` weighs them; `metric`, by default top-1
-    over `check`, is reported. `measure` gives a network's cost, less is better: seconds or instructions of an inference
-    of the variant that counts, and it may be of random noise but not of drift, so compare within one run where the
-    machine is shared. `minutes` bounds the fine-tuning. Raises InputError for a network that cannot be cut, GateError
-    when `target.speedup` is out of reach.
+    It learns from the labels of `train` and from the unpruned network, as `recipe` weighs them. `metric`, by default top-1
+    over `check`, is reported; a detector needs one, and a recipe with `distill=1.0`. `measure` gives a network's cost, less
+    is better: seconds or instructions of an inference of the variant that counts; where the machine is shared, relative to
+    the unpruned one in the same run. `minutes` bounds the fine-tuning. Raises InputError for a network that cannot be cut
+    and GateError for a target that is out of reach.
     """
     work = _Work(classifier, train, check, target, measure, metric, recipe, say, progress)
     return work.run(epochs, step_epochs, None if minutes is None else time.monotonic() + 60 * minutes)
@@ -117,7 +128,7 @@ class _Work:
 
     def __init__(
         self,
-        classifier: Classifier,
+        classifier: Classifier | Detector | FloatModel,
         train: Sequence[Sample],
         check: Sequence[Sample],
         target: PruneTarget,
@@ -129,7 +140,7 @@ class _Work:
     ) -> None:
         self._name = classifier.name
         self._original = classifier.network
-        self._network = copy.deepcopy(classifier.network).eval()
+        self._network = copy.deepcopy(classifier.network).eval().requires_grad_(True)
         self._teacher = copy.deepcopy(classifier.network).eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._example = torch.zeros(1, 3, classifier.input.height, classifier.input.width)
         self._pictures = Pictures(train, classifier.input, classifier.mean, classifier.std, say)
@@ -145,9 +156,9 @@ class _Work:
         metric_before = self._metric(self._original)
         self._say(f"{self._name}: {before / 1e6:.1f} M multiplications, metric {metric_before:.2%}; {len(roots)} groups to cut")
         macs, steps, measured = before, list[PruneStep](), cost
-        while not self._met(macs / before, cost / measured):
-            goal = self._goal(macs, before, cost, measured)
-            left = self._cut_to(goal, roots)
+        is_last = False
+        while not is_last:
+            left = self._cut_to(self._goal(macs, before, cost, measured), roots)
             if left == macs or left < LEAST_MACS * before:
                 raise GateError(
                     f"{self._name}: --prune {self._wanted()} is out of reach: with {left / before:.0%} of the multiplications "
@@ -156,6 +167,8 @@ class _Work:
             macs = left
             measured = self._measure(self._network)
             is_last = self._met(macs / before, cost / measured)
+            if not is_last and self._goal(macs, before, cost, measured) > NEARLY * macs:
+                continue  # so little is left to cut that nothing need be learned before
             self._fine_tune(*(epochs, 1.0) if is_last else (step_epochs, STEP_TIME), deadline_s)
             if is_last:
                 measured = self._measure(self._network)  # once more, of what is kept
@@ -215,8 +228,9 @@ class _Work:
         return macs
 
     def _least(self, roots: set[str], batches: Sequence[Batch], spare: float) -> dict[str, Sequence[int]]:
-        groups: list[Group] = [group for group in find_groups(self._network, self._example) if group.root in roots]
-        return choose(groups, importance(self._network, groups, batches, self._recipe.seed), spare)
+        with blamed(f"{self._name}: torch-pruning cannot follow its layers", "; leave --prune out"):
+            groups: list[Group] = [group for group in find_groups(self._network, self._example) if group.root in roots]
+            return choose(groups, importance(self._network, groups, batches, self._recipe.seed), spare)
 
     def _fine_tune(self, epochs: float, share: float, deadline_s: float | None) -> None:
         """Train for so many epochs, but for no more than a share of the time that is left."""

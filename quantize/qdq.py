@@ -151,7 +151,7 @@ class _Writer:
 
     def _carries(self, node: NodeProto) -> bool:
         if node.op_type == "Resize":
-            return self._graph.attributes(node).get("mode", b"nearest") == b"nearest"
+            return bool(self._graph.attributes(node).get("mode", b"nearest") == b"nearest")
         return node.op_type in CARRIERS
 
     def _absorbs(self, node: NodeProto, integer: set[str]) -> bool:
@@ -191,10 +191,10 @@ class _Writer:
         if self._is_weighted(node):
             self._weights(node, copy)
         self._nodes.append(copy)
-        [first, *_] = users = self._graph.users(node.output[0]) or [None]
-        if first is not None and len(users) == 1 and first.op_type in CLIPS and self._absorbs(first, integer):
+        users = self._graph.users(node.output[0])
+        if len(users) == 1 and self._is_clip_of(users[0], integer):
             return
-        in_float = all(user is None or (user.name not in integer and not self._is_clip_of(user, integer)) for user in users)
+        in_float = not any(user.name in integer or self._is_clip_of(user, integer) for user in users)
         if node.op_type in FLOAT_SUMS and in_float:
             return
         for name in node.output:

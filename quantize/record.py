@@ -14,7 +14,8 @@ class Candidate(msgspec.Struct, kw_only=True):
     """One file that was made and measured.
 
     `settings` are what the search varied. `fidelity_db` is the signal-to-quantization-noise ratio of the outputs against
-    float32's, in decibels. `metric` is the task's own (top-1 or AP50, a fraction) over the pictures that choose;
+    float32's, in decibels. `metric` is the task's own (top-1 or AP50, a fraction) over the pictures that choose, and
+    `metric_error` the standard error of its difference from float32's;
     `ms` one inference on one thread here, the median of interleaved runs, and `speedup` the median of float32's time over
     its own in the same runs. `instructions` are millions an inference by emulated CPU. `refused` says why it cannot be
     shipped, empty when it can.
@@ -25,6 +26,7 @@ class Candidate(msgspec.Struct, kw_only=True):
     settings: dict[str, Any]
     fidelity_db: float | None = None
     metric: float | None = None
+    metric_error: float | None = None
     ms: float | None = None
     speedup: float | None = None
     instructions: dict[str, float] = {}

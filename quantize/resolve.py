@@ -44,7 +44,8 @@ def _made(model: str, arguments: dict[str, Any]) -> Classifier | Detector:
     module_name, colon, attribute = model.partition(":")
     if not colon or not attribute:
         raise UsageError(
-            f"no model named {model!r}; there are {', '.join(MODELS)}, or give an .onnx, .pt2 or .tflite file or package.module:factory"
+            f"no model named {model!r}; there are {', '.join(MODELS)}, or give an .onnx, .pt2 or .tflite file or "
+            "package.module:factory"
         )
     if "" not in sys.path:
         sys.path.insert(0, "")  # a factory beside the person who runs us, as `python -m` would find it
@@ -86,7 +87,7 @@ def from_file(path: Path, said: Described, *, trust: bool = False) -> tuple[Floa
         network, outputs = load_torch(path, torch.zeros(1, 3, size_wh[1], size_wh[0]), trust=trust), ()
     network, notes = _single(network, outputs, size_wh, said, path)
     model = FloatModel(
-        name=_name(path),
+        name=bundle_name(path),
         task=said.task,
         head=said.head,
         network=network,
@@ -100,13 +101,14 @@ def from_file(path: Path, said: Described, *, trust: bool = False) -> tuple[Floa
     )
     geometry = model.input
     notes.append(
-        f"{path.name}: taken as {said.task}, head {said.head}, {geometry.width}x{geometry.height} {geometry.color}, {geometry.resize}, "
-        f"(pixel - {_plain(said.mean)}) / {_plain(said.std)}"
+        f"{path.name}: taken as {said.task}, head {said.head}, {geometry.width}x{geometry.height} {geometry.color}, "
+        f"{geometry.resize}, (pixel - {_plain(said.mean)}) / {_plain(said.std)}"
     )
     return model, notes
 
 
-def _name(path: Path) -> str:
+def bundle_name(path: Path) -> str:
+    """A bundle's name made of a file's."""
     kept = "".join(letter if letter.isascii() and (letter.isalnum() or letter in "._-") else "-" for letter in path.stem)
     return kept.lstrip("._-")[:100] or "model"
 

@@ -18,10 +18,13 @@ from quantize.speed import paired
 from quantize.store import Store, digest
 from quantize.targets import Settings, Target, variant_of
 
-KEPT_FLOAT = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
+KEPT_FLOAT = (1, 2, 3, 4, 8, 16, 32)
 """How many of the noisiest layers are left in float, one candidate after the other."""
-EQUALLY_FAST = 0.95
-"""Of two candidates whose speeds differ by less, the one closer to float32 is chosen."""
+EQUALLY_FAST = 0.85
+"""Of candidates within this of the fastest, the one closest to float32 is chosen."""
+CLEAR_DB = 20.0
+ENOUGH_PICTURES = 200
+"""It is enough when outputs stand so clear of noise, or so many pictures say that not half is lost of what may be."""
 VERSION = 1
 """Changes when what is built from the same settings changes, so that nothing stale is taken from the store."""
 
@@ -69,9 +72,10 @@ class Search:
     threads: int
     until_s: float
     noise: Callable[[], dict[str, float]]
-    train: Callable[[Settings], str | None]
+    train: Callable[[Settings], bool]
     counter: Counter | None
     heard: Callable[[Candidate], None]
+    hints: Sequence[Settings] = ()
     qat: str = "auto"
     tried: dict[Settings, Tried] = field(default_factory=dict)
     _speeds: dict[tuple[object, ...], tuple[float | None, float | None]] = field(default_factory=dict)
@@ -105,39 +109,55 @@ class Search:
 
     def _ideas(self) -> Iterator[Settings]:
         """Settings to try next, in the light of what is known of those before."""
+        yield from self.hints
+        if self.hints and self._is_enough():
+            return
         for calibrator in CALIBRATORS:
             yield Settings(calibrator=calibrator)
-        yield replace(self.best().settings, rounding="nearest")
         if self.target.has_silu():
             yield replace(self.best().settings, float_silu=True)
+        if self._is_enough():
+            return
+        rounded = self.best().settings
+        yield replace(rounded, rounding="corrected")
         full = self.best().settings
-        if not self._has_passing():
-            yield from self._mixed(full)
+        if not self._is_enough():
+            yield from self._mixed(rounded)
         mixed = [tried.settings for tried in self.ranked()[:1]] or [self.best().settings]
         for settings in dict.fromkeys((full, *mixed)):
-            if self.qat == "always" or (self.qat == "auto" and not self._has_passing()):
-                rounding = self.train(settings)
-                if rounding is not None:
-                    yield replace(settings, rounding=rounding)
+            is_wanted = self.qat == "always" or (self.qat == "auto" and not self._passing())
+            if is_wanted and self.train(settings):
+                yield replace(settings, rounding="qat")
 
     def _mixed(self, start: Settings) -> Iterator[Settings]:
-        """More and more of the noisiest layers left in float, until two more are no use."""
+        """More and more of the noisiest layers left in float, until they are no use; then the best of these corrected."""
         noise = self.noise()
         order = sorted(noise, key=lambda layer: noise[layer], reverse=True)
-        useless = 0
         for count in KEPT_FLOAT:
-            if count >= len(order) or useless == 2:
-                return
-            settings = replace(start, float_layers=tuple(order[:count]))
-            before = len(self._passing())
-            yield settings
-            useless = useless + 1 if before and settings in self.tried else 0
+            if count >= len(order) or (self._is_enough() and count > KEPT_FLOAT[1]):
+                break
+            yield replace(start, float_layers=tuple(order[:count]))
+        fast = [tried.settings for tried in self.ranked() if tried.settings.float_layers]
+        closest = max(
+            (settings for settings in self.tried if settings.float_layers),
+            key=lambda settings: self.tried[settings].candidate.fidelity_db or 0.0,
+            default=None,
+        )
+        for settings in dict.fromkeys([*fast[:1], *([closest] if closest and not fast else [])]):
+            yield replace(settings, rounding="corrected")
+
+    def _is_enough(self) -> bool:
+        """Whether what was found leaves nothing to ask for."""
+        for tried in self._passing():
+            candidate = tried.candidate
+            drop = self.reference.metric - (candidate.metric or 0.0)
+            is_sure = len(self.judge.truth) >= ENOUGH_PICTURES and drop <= self.gates.max_drop / 2
+            if is_sure or (candidate.fidelity_db or 0.0) >= CLEAR_DB:
+                return True
+        return False
 
     def _passing(self) -> list[Tried]:
         return [tried for tried in self.tried.values() if not tried.candidate.refused]
-
-    def _has_passing(self) -> bool:
-        return bool(self._passing())
 
     def _try(self, settings: Settings) -> Tried:
         kind = self.target.kind
@@ -158,6 +178,7 @@ class Search:
             settings=settings.as_dict(),
             fidelity_db=verdict.fidelity_db,
             metric=verdict.metric,
+            metric_error=verdict.error,
             bytes=len(data),
             integer_operators=made_of.integer,
             float_operators=made_of.floats,
@@ -186,7 +207,7 @@ class Search:
             candidate.instructions = known or self.counter.millions(data, variant, picture, kind.cpus)
 
     def _loses_too_much(self, candidate: Candidate) -> bool:
-        return self.reference.metric - (candidate.metric or 0.0) > self.gates.max_drop + 1e-9
+        return bool(lost(candidate, self.reference, self.gates))
 
     def _gated(self, candidate: Candidate) -> Candidate:
         """The candidate with the first gate that it misses, if any."""
@@ -200,15 +221,22 @@ def _structure(settings: Settings) -> tuple[object, ...]:
 
 def refusal(candidate: Candidate, reference: Reference, gates: Gates) -> str:
     """The gate that a candidate misses on the pictures that choose; nothing when it passes all."""
-    drop = reference.metric - (candidate.metric or 0.0)
-    if drop > gates.max_drop + 1e-9:
-        return f"loses {drop * 100:.2f} points, {gates.max_drop * 100:g} are allowed"
+    if points := lost(candidate, reference, gates):
+        return points
     speedup = _speedup(candidate, reference)
     if (candidate.speedup is not None or candidate.instructions) and speedup < gates.min_speedup:
         return f"{speedup:.2f} times float32's speed, {gates.min_speedup:g} is asked for"
     if gates.max_bytes is not None and candidate.bytes > gates.max_bytes:
         return f"{candidate.bytes / 1e6:.2f} MB, {gates.max_bytes / 1e6:g} are allowed"
     return ""
+
+
+def lost(candidate: Candidate, reference: Reference, gates: Gates) -> str:
+    """What a candidate loses when it is more than may be lost, given how far chance moves so few pictures; else nothing."""
+    drop, error = reference.metric - (candidate.metric or 0.0), candidate.metric_error or 0.0
+    if drop <= gates.max_drop + error + 1e-9:
+        return ""
+    return f"loses {drop * 100:.2f} points, give or take {error * 100:.2f}; {gates.max_drop * 100:g} are allowed"
 
 
 def _speedup(candidate: Candidate, reference: Reference) -> float:

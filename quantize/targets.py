@@ -53,6 +53,11 @@ class Settings:
     float_layers: tuple[str, ...] = field(default=())
     float_silu: bool = False
 
+    def weights(self, limit: int) -> Weights:
+        """Its weights for a target whose largest one is `limit`; the network's own are the same whatever stays in float."""
+        weights = Weights(limit, self.rounding)
+        return weights if weights.is_own else Weights(limit, self.rounding, self.float_layers)
+
     def as_dict(self) -> dict[str, Any]:
         """For the record."""
         return asdict(self)
@@ -88,7 +93,7 @@ class OnnxTarget:
 
     def build(self, settings: Settings) -> bytes:
         """The file."""
-        weights = Weights(self._scheme.weight_limit, settings.rounding)
+        weights = settings.weights(self._scheme.weight_limit)
         return onnx_int8.to_int8(
             self._workshop.onnx_with(weights),
             self._workshop.ranges("onnx", weights, settings.calibrator, onnx_int8.functions(self._graph)),
@@ -119,7 +124,7 @@ class TfliteTarget:
 
     def build(self, settings: Settings) -> bytes:
         """The file."""
-        weights = Weights(tflite_int8.WEIGHT_LIMIT, settings.rounding)
+        weights = settings.weights(tflite_int8.WEIGHT_LIMIT)
         return tflite_int8.to_int8(
             self._workshop.tflite_with(weights),
             self._workshop.ranges("tflite", weights, settings.calibrator, tflite_int8.functions(self._graph)),

@@ -97,7 +97,7 @@ class TfliteGraph:
 
     def _kind(self, operator: Any) -> str:
         code = self._model.operatorCodes[operator.opcodeIndex]
-        return self._kinds[max(code.builtinCode, code.deprecatedBuiltinCode)]
+        return str(self._kinds[max(code.builtinCode, code.deprecatedBuiltinCode)])
 
     def _operator(self, operator: Any) -> Operator:
         kind = self._kind(operator)
@@ -115,7 +115,7 @@ class TfliteGraph:
         if self._types[tensor.type] != "FLOAT32":
             return made
         values = np.frombuffer(bytes(self._model.buffers[tensor.buffer].data), np.float32)
-        return self._layers.get(fingerprint(values), made)
+        return str(self._layers.get(fingerprint(values), made))
 
     def _is_constant(self, index: int) -> bool:
         data = self._model.buffers[self._graph.tensors[index].buffer].data
@@ -127,6 +127,6 @@ class TfliteGraph:
 
 def _as_stored(weight: npt.NDArray[np.float32], kind: str) -> npt.NDArray[np.float32]:
     """[outputs, inputs, h, w] as LiteRT keeps it: channels last, and those of a depthwise convolution alone."""
-    if kind == "CONV_2D":
-        return weight.transpose(0, 2, 3, 1)
-    return weight.transpose(1, 2, 3, 0) if kind == "DEPTHWISE_CONV_2D" else weight
+    axes = {"CONV_2D": (0, 2, 3, 1), "DEPTHWISE_CONV_2D": (1, 2, 3, 0)}.get(kind)
+    stored: npt.NDArray[np.float32] = weight if axes is None else weight.transpose(axes)
+    return stored

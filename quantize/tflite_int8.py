@@ -11,7 +11,8 @@ import numpy as np
 from edge.types import UInt8
 from quantize.blocks import tail
 from quantize.calibrate import Function, Observer, Ranges, sigmoid, silu
-from quantize.export import INPUT, Front
+from quantize.export import Front
+from quantize.float_model import INPUT
 from quantize.quiet import quiet
 from quantize.tflite_graph import TfliteGraph, parse, serialize
 

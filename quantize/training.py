@@ -5,15 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from quantize.correct import corrected
 from quantize.fake import observe, place
 from quantize.qat import finetune
-from quantize.sensitivity import graph_blocks
 from quantize.targets import Kind, Settings
 from quantize.workshop import Weights, Workshop
 
 LIMIT = {8: 127, 7: 64}
 MINUTES = 8.0
+FEWEST_MINUTES = 0.5
 
 
 def trained(
@@ -23,31 +22,28 @@ def trained(
     until_s: float,
     say: Callable[[str], None],
     progress: Callable[[str, float | None], None],
-) -> str | None:
-    """The name of the rounding that training gave, ready in the workshop; None when no time is left for it."""
-    rounding = "qat" if not settings.float_layers else f"qat-{len(settings.float_layers)}"
-    weights = Weights(LIMIT[kind.weight_bits], rounding)
+) -> bool:
+    """Whether the workshop now has weights trained for these settings, whose rounding is `qat`; False when no time is left."""
+    weights = Weights(LIMIT[kind.weight_bits], "qat", settings.float_layers)
     if workshop.has(weights):
-        return rounding
+        return True
     minutes = min(MINUTES, (until_s - time.monotonic()) / 60)
-    if minutes < 0.5:
+    if minutes < FEWEST_MINUTES:
         say(f"{kind.name}: no time is left for quantization-aware training; give a larger --budget-minutes")
-        return None
-    graph = workshop.graph
-    floats = {name for block in graph_blocks(graph) if block.layer in settings.float_layers for name in block.operators}
-    pictures = list(workshop.normalized())
-    ranges = observe(graph, place(graph, floats), pictures[:32])
+        return False
     say(f"{kind.name}: quantization-aware training, at most {minutes:.1f} minutes ...")
-    start = corrected(graph, pictures[:32], limit=weights.limit, ranges=ranges, float_nodes=floats, teacher=graph)
+    floats = workshop.float_nodes(settings.float_layers)
+    start = workshop.corrected(Weights(weights.limit, "corrected", settings.float_layers))
+    pictures = list(workshop.normalized())
     tuned = finetune(
         start,
         pictures,
         limit=weights.limit,
-        ranges=ranges,
+        ranges=observe(start, place(start, floats), pictures[:32]),
         float_nodes=floats,
-        teacher=graph,
-        minutes=minutes,
+        teacher=workshop.graph,
+        minutes=max(minutes - 0.2, FEWEST_MINUTES),
         progress=lambda share: progress(f"{kind.name}: training", share),
     )
     workshop.adopt(weights, tuned.graph)
-    return rounding
+    return True

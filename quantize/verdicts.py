@@ -16,8 +16,9 @@ def too_inaccurate(drop: float, allowed: float, fidelity_db: float, blame: str) 
     """For a loss of `drop` where `allowed` is, both fractions; `blame` names the noisiest layers."""
     layers = f"; most of it comes from {blame}" if blame else ""
     return (
-        f"it loses {drop * 100:.2f} points, --max-drop allows {allowed * 100:g} (its outputs are {fidelity_db:.1f} dB clear of "
-        f"quantization noise){layers}; try more --calibration-images, a larger --budget-minutes, --qat always or a larger --max-drop"
+        f"it loses {drop * 100:.2f} points, --max-drop allows {allowed * 100:g} (its outputs are {fidelity_db:.1f} dB clear "
+        f"of quantization noise){layers}; try more --calibration-images, a larger --budget-minutes, --qat always or a "
+        "larger --max-drop"
     )
 
 
@@ -27,8 +28,8 @@ def unlike(fidelity_db: tuple[float, float]) -> str:
     if chosen - measured < UNLIKE_DB:
         return ""
     return (
-        f"; calibration pictures are unlike those it is measured with ({chosen:.1f} dB on pictures like them, {measured:.1f} dB on "
-        "these): calibrate on pictures from where the model will be used"
+        f"; calibration pictures are unlike those it is measured with ({chosen:.1f} dB on pictures like them, "
+        f"{measured:.1f} dB on these): calibrate on pictures from where the model will be used"
     )
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import onnx
 import torch
@@ -15,23 +16,38 @@ from edge.types import UInt8
 from quantize import onnx_int8, tflite_int8
 from quantize.calibrate import Function, Observer, Ranges
 from quantize.check import blamed
+from quantize.correct import repaired
 from quantize.export import to_onnx, to_tflite, uint8_nhwc, with_front, with_weights
 from quantize.float_model import FloatModel
 from quantize.graph import fold, layer_names, layers, weight_and_bias
 from quantize.quiet import quiet
 from quantize.rounding import LayerInputs, on_grid
+from quantize.sensitivity import graph_blocks
 from quantize.store import Store, digest
 from quantize.tflite_graph import TfliteGraph, fingerprint
 
 Say = Callable[[str], None]
 
+CORRECTION_PICTURES = 48
+"""All their tensors are held at once."""
+
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """How weights are put on the integer grid: to `limit`, by `rounding`: `gptq` or `nearest`, or after training, `qat`."""
+    """How weights are put on the integer grid, up to `limit`.
+
+    `gptq` and `nearest` round the network's own; `corrected` ones are equalized and fitted to rounded inputs, `qat` ones
+    trained beyond that, both for a network of which `float_layers` stay in float.
+    """
 
     limit: int
     rounding: str = "gptq"
+    float_layers: tuple[str, ...] = ()
+
+    @property
+    def is_own(self) -> bool:
+        """Whether they are the network's own, so that its tensors take what they took."""
+        return self.rounding in ("gptq", "nearest")
 
 
 class Workshop:
@@ -93,22 +109,21 @@ class Workshop:
 
     def ranges(self, engine: str, weights: Weights, calibrator: str, functions: Mapping[str, Function]) -> Ranges:
         """Each tensor's interval by a calibrator of `quantize.calibrate`."""
-        key = (engine, weights if weights.rounding.startswith("qat") else None, calibrator)
+        key = (engine, None if weights.is_own else weights, calibrator)
         if key not in self._ranges:
             self._ranges[key] = self.observer(engine, weights).ranges(calibrator, functions)
         return self._ranges[key]
 
     def observer(self, engine: str, weights: Weights) -> Observer:
-        """What each float tensor of an engine's model takes on the calibration pictures, with trained weights if these are."""
-        is_trained = weights.rounding.startswith("qat")
-        key = f"{engine}-{weights}" if is_trained else engine
+        """What each float tensor of an engine's model takes on the calibration pictures, with these weights."""
+        key = engine if weights.is_own else f"{engine}-{weights}"
         if key not in self._observers:
             if engine == "onnx":
-                core = self.onnx_with(weights) if is_trained else self.core()
+                core = self.core() if weights.is_own else self.onnx_with(weights)
                 pixels = uint8_nhwc(core, self.front, self.model.size_wh)
                 self._observers[key] = onnx_int8.observe(pixels, self.pictures, self.threads)
             else:
-                model = self.tflite_with(weights) if is_trained else self.float_tflite()
+                model = self.float_tflite() if weights.is_own else self.tflite_with(weights)
                 self._observers[key] = tflite_int8.observe(model, self.pictures, self.front, self.threads)
         return self._observers[key]
 
@@ -145,7 +160,20 @@ class Workshop:
     def _round(self, weights: Weights) -> GraphModule:
         if weights.rounding == "nearest":
             return on_grid(self.graph, None, weights.limit)
+        if weights.rounding == "corrected":
+            return on_grid(self.corrected(weights), None, weights.limit)
         return on_grid(self.graph, self.inputs(), weights.limit)
+
+    def corrected(self, weights: Weights) -> GraphModule:
+        """The graph with its channels equalized, and each layer fitted to what rounding makes of its inputs."""
+        floats = self.float_nodes(weights.float_layers)
+        pictures = list(islice(self.normalized(), CORRECTION_PICTURES))
+        self._say(f"equalizing and correcting on {len(pictures)} pictures ...")
+        return repaired(self.graph, pictures, limit=weights.limit, float_nodes=floats).graph
+
+    def float_nodes(self, layers: Collection[str]) -> frozenset[str]:
+        """The graph's nodes that stay in float when these layers do."""
+        return frozenset(name for block in graph_blocks(self.graph) if block.layer in layers for name in block.operators)
 
     def inputs(self) -> LayerInputs:
         """What each layer is fed, for rounding."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.resources import files
 
 import torch
@@ -90,7 +90,7 @@ class Detector:
     labels: tuple[Label, ...]
     source: str
     license: str
-    options: DetectOptions = DetectOptions()
+    options: DetectOptions = field(default_factory=DetectOptions)
 
 
 def pretrained(name: str) -> Classifier:

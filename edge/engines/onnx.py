@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # from 1.29 on it opens connections of its own; read when it is loaded
+
 import onnxruntime as ort
 
 from edge.card import Variant

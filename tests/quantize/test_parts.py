@@ -15,9 +15,9 @@ from dataclasses import replace  # noqa: E402
 from edge.card import Label  # noqa: E402
 from edge.errors import DataError  # noqa: E402
 from quantize import onnx_int8  # noqa: E402
-from quantize.calibrate import Observer, best_range  # noqa: E402
 from quantize.data import load_split  # noqa: E402
-from quantize.export import Front, to_onnx, uint8_nhwc, with_front  # noqa: E402
+from quantize.export import Front, to_onnx, uint8_nhwc, with_front, with_weights  # noqa: E402
+from quantize.float_model import float_model  # noqa: E402
 from quantize.graph import fold, layers, weight_and_bias  # noqa: E402
 from quantize.quiet import quiet  # noqa: E402
 from quantize.rounding import LayerInputs, on_grid, round_weights  # noqa: E402
@@ -41,7 +41,7 @@ def test_split_is_disjoint_and_deterministic(tmp_path: Path) -> None:
     tiny.pictures(tmp_path)
     split = load_split(tmp_path, labels, 5)
     assert split == load_split(tmp_path, labels, 5)
-    parts = [{sample.path for sample in part} for part in (split.calibration, split.temperature, split.measure)]
+    parts = [{sample.path for sample in part} for part in (split.calibration, split.choice, split.measure)]
     assert [len(part) for part in parts] == [5, 7, 12]
     assert len(set.union(*parts)) == 24
 
@@ -51,8 +51,16 @@ def test_split_measures_on_val_alone(tmp_path: Path) -> None:
     tiny.pictures(tmp_path / "train")
     tiny.pictures(tmp_path / "val", each=2)
     split = load_split(tmp_path, labels, 1000)
-    assert (len(split.calibration), len(split.temperature), len(split.measure)) == (12, 12, 6)
+    assert (len(split.calibration), len(split.choice), len(split.measure)) == (12, 12, 6)
     assert all("val" in sample.path.parts for sample in split.measure)
+
+
+def test_split_of_boxes_is_disjoint_too(tmp_path: Path) -> None:
+    labels = [Label(id=name, name=name) for name in tiny.COLORS]
+    split = load_split(tiny.squares(tmp_path / "data"), labels, 3, "detect")
+    parts = [{sample.path for sample in part} for part in (split.calibration, split.choice, split.measure)]
+    assert [len(part) for part in parts] == [3, 5, 8]
+    assert len(set.union(*parts)) == 16
 
 
 def test_too_few_pictures(tmp_path: Path) -> None:
@@ -70,11 +78,11 @@ def test_float_onnx_on_pixels_is_torch_on_normalized_pixels(
     mean: tuple[float, float, float], std: tuple[float, float, float], front: Front
 ) -> None:
     classifier = replace(tiny.classifier(), mean=mean, std=std)
-    network, found = with_front(classifier)
+    network, found = with_front(float_model(classifier))
     assert found == front
     with quiet():
         graph = fold(network, EXAMPLE)
-    model = uint8_nhwc(to_onnx(graph, EXAMPLE), found, (tiny.SIZE, tiny.SIZE))
+    model = uint8_nhwc(to_onnx(graph, EXAMPLE, "logits"), found, (tiny.SIZE, tiny.SIZE))
     picture = np.random.default_rng(1).integers(0, 256, (1, tiny.SIZE, tiny.SIZE, 3), dtype=np.uint8)
     [logits] = ort.InferenceSession(model.SerializeToString()).run(["logits"], {"image": picture})
     pixels = torch.from_numpy(picture).permute(0, 3, 1, 2).float()
@@ -99,7 +107,7 @@ def test_weights_on_the_grid_are_found_again_by_a_min_max_quantizer(limit: int) 
 @pytest.mark.parametrize("limit", [64, 127])
 def test_rounding_leaves_normalization_as_it_was(limit: int) -> None:
     classifier = tiny.per_channel()
-    network, _ = with_front(classifier)
+    network, _ = with_front(float_model(classifier))
     with quiet():
         graph = fold(network, EXAMPLE)
     inputs = LayerInputs(graph).observe([torch.rand(1, 3, tiny.SIZE, tiny.SIZE) * 255 for _ in range(4)])
@@ -123,18 +131,28 @@ def test_rounding_keeps_outputs_better_than_rounding_each_weight() -> None:
     assert lost(integers * scale) < 0.7 * lost(torch.round(weight / scale) * scale)
 
 
-def test_a_lone_outlier_is_clipped_and_an_even_spread_is_not() -> None:
-    values = np.random.default_rng(0).uniform(-1, 3, 10_000).astype(np.float32)
-    assert best_range(values, -1.0, 3.0) == pytest.approx((-1.0, 3.0), rel=0.03)
-    peaked = np.random.default_rng(0).normal(0, 0.1, 100_000)
-    assert best_range(np.append(peaked, 5.0), -5.0, 5.0)[1] < 5.0
+@pytest.mark.parametrize("limit", [64, 127])
+def test_an_export_takes_other_weights_as_if_it_were_made_again(limit: int) -> None:
+    with quiet():
+        graph = fold(tiny.classifier().network, EXAMPLE)
+    rounded = on_grid(graph, None, limit)
+    swapped = with_weights(to_onnx(graph, EXAMPLE, "logits"), rounded)
+    assert swapped is not None
+    picture = {"normalized": np.random.default_rng(1).normal(size=EXAMPLE.shape).astype(np.float32)}
+    [got], [want] = (
+        ort.InferenceSession(model.SerializeToString()).run(["logits"], picture)
+        for model in (swapped, to_onnx(rounded, EXAMPLE, "logits"))
+    )
+    np.testing.assert_array_equal(got, want)
+    with torch.no_grad():
+        np.testing.assert_allclose(got, rounded(torch.from_numpy(picture["normalized"])).numpy(), atol=1e-5)
 
 
-def test_a_tensor_that_is_always_zero_has_a_range_that_is_not_empty() -> None:
-    observer = Observer()
-    observer.see({"dead": np.zeros((1, 4), np.float32)})
-    low, high = observer.ranges()["dead"]
-    assert low <= 0 < high
+def test_an_export_of_another_network_takes_no_weights() -> None:
+    with quiet():
+        graph = fold(tiny.classifier().network, EXAMPLE)
+        other = fold(torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.Flatten(), torch.nn.Linear(3600, 3)), EXAMPLE)
+    assert with_weights(to_onnx(graph, EXAMPLE, "logits"), other) is None
 
 
 def test_seven_bit_weights_cannot_saturate_a_pair_of_products() -> None:

@@ -237,6 +237,7 @@ def test_pruning_reaches_its_target_step_by_step(samples: list[Sample], target: 
 
 def test_what_is_not_faster_is_not_kept(samples: list[Sample]) -> None:
     classifier, said = wide(), list[str]()
+    classifier.network.requires_grad_(False)  # as a factory may give it
     pruned = prune(
         classifier,
         samples,

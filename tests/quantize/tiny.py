@@ -1,4 +1,7 @@
-"""A tiny classifier of random weights and pictures to quantize it with; its factory is tests.quantize.tiny:classifier."""
+"""Tiny networks and pictures to quantize them with: a classifier of random weights, and a detector of coloured squares.
+
+Their factories are tests.quantize.tiny:classifier and tests.quantize.tiny:detector.
+"""
 
 from __future__ import annotations
 
@@ -14,10 +17,14 @@ from torch import Tensor, nn
 
 from edge.card import InputGeometry, Label
 from train.efficientnet_lite import ConvNorm, InvertedResidual
-from train.models import Classifier
+from train.models import Classifier, Detector
 
 SIZE = 32
 CLASSES = ("blue", "green", "red")
+DETECTOR_SIZE = 64
+CELL = 8
+COLORS = ("red", "green", "blue")
+"""The detector's classes, in the order of its channels."""
 
 
 def classifier() -> Classifier:
@@ -122,4 +129,83 @@ def pictures(folder: Path, each: int = 8) -> Path:
             picture = random.integers(0, 160, (40, 48, 3), dtype=np.uint8)
             picture[..., channel] += 90
             cv2.imwrite(str(folder / name / f"{index}.png"), picture)
+    return folder
+
+
+class _Squares(nn.Module):
+    """YOLOX's outputs for squares that fill a cell of the finest of three grids, by weights set by hand.
+
+    A convolution says by how much each cell is redder, greener and bluer than the other two channels; the coarser grids
+    see it, too, but are told not to speak.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 6, CELL, CELL)
+        self.mix = nn.Conv2d(6, 6, 3, padding=1)
+        self.down = nn.ModuleList(nn.Conv2d(6, 6, 3, 2, 1) for _ in range(2))
+        self.boxes = nn.ModuleList(nn.Conv2d(6, 4, 1) for _ in range(3))
+        self.scores = nn.ModuleList(nn.Conv2d(6, 1 + len(COLORS), 1) for _ in range(3))
+        random = torch.Generator().manual_seed(0)
+        colors = 1.5 * torch.eye(3) - 0.5
+        with torch.no_grad():
+            for parameter in self.parameters():
+                parameter.copy_(torch.randn(parameter.shape, generator=random) * 0.02)
+            self.stem.weight[:3] = colors.reshape(3, 3, 1, 1) * 4 / CELL**2
+            for index in range(6):
+                self.mix.weight[index, index, 1, 1] += 0.3
+                for layer in self.down:
+                    layer.weight[index, index] += 0.25
+            for boxes, scores, silent in zip(self.boxes, self.scores, (0.0, 12.0, 12.0), strict=True):
+                boxes.weight.mul_(0.2)
+                boxes.bias.copy_(torch.tensor([0.5, 0.5, 0.0, 0.0]))
+                scores.weight[0, :3] += 2.0
+                scores.weight[1:, :3, 0, 0] += 2 * torch.eye(3)
+                scores.bias -= 4.0
+                scores.bias[0] -= silent
+
+    def forward(self, value: Tensor) -> Tensor:
+        value = nn.functional.silu(self.stem(value))
+        value = value + nn.functional.silu(self.mix(value))
+        rows = []
+        for index, (boxes, scores) in enumerate(zip(self.boxes, self.scores, strict=True)):
+            if index:
+                value = nn.functional.silu(self.down[index - 1](value))
+            rows.append(torch.cat([boxes(value), torch.sigmoid(scores(value))], 1).flatten(2))
+        return torch.cat(rows, 2).permute(0, 2, 1)
+
+
+def detector() -> Detector:
+    """Three classes on strides 8, 16 and 32; the same weights every time."""
+    return Detector(
+        name="squares",
+        network=_Squares().eval(),
+        head="yolox",
+        input=InputGeometry(width=DETECTOR_SIZE, height=DETECTOR_SIZE, resize="letterbox"),
+        mean=(127.0,) * 3,
+        std=(128.0,) * 3,
+        labels=tuple(Label(id=name, name=name) for name in COLORS),
+        source="tests/quantize/tiny.py",
+        license="Apache-2.0",
+    )
+
+
+def squares(folder: Path, count: int = 16) -> Path:
+    """Pictures of the detector's size with one to four squares on grey noise each, and their YOLO boxes, under `folder`."""
+    random = np.random.default_rng(0)
+    cells = DETECTOR_SIZE // CELL
+    for name in ("images", "labels"):
+        (folder / name).mkdir(parents=True)
+    (folder / "classes.txt").write_text("\n".join(COLORS))
+    for index in range(count):
+        picture = random.integers(110, 145, (DETECTOR_SIZE, DETECTOR_SIZE, 3), dtype=np.uint8)
+        lines = []
+        for place in random.choice(cells**2, random.integers(1, 5), replace=False).tolist():
+            row, column, color = place // cells, place % cells, int(random.integers(3))
+            square = picture[row * CELL : (row + 1) * CELL, column * CELL : (column + 1) * CELL]
+            square[:] = 60
+            square[..., 2 - color] = 230  # BGR
+            lines.append(f"{color} {(column + 0.5) / cells} {(row + 0.5) / cells} {1 / cells} {1 / cells}")
+        cv2.imwrite(str(folder / "images" / f"{index}.png"), picture)
+        (folder / "labels" / f"{index}.txt").write_text("\n".join(lines))
     return folder
