@@ -14,7 +14,7 @@ import click
 
 from edge.bundle import check_target
 from edge.card import is_name
-from edge.commands import SETTINGS, OneLineCommand, Skipped, speaker, version_option
+from edge.commands import SETTINGS, OneLineCommand, Skipped, fail, speaker, version_option
 from edge.errors import BundleError, DataError, EdgeError, GateError, UsageError
 from edge.pictures import read_picture
 from edge.sources.demo import PHOTOS
@@ -241,7 +241,7 @@ def _build(
     except KeyboardInterrupt:
         progress.done()
         kept = "nothing was kept" if options["no_cache"] else "the same command goes on from here"
-        raise EdgeError(f"interrupted; {kept}") from None
+        fail(NAME, f"interrupted; {kept}", 130)
     progress.done()
     built.record.command = _command()
     built.record.tools = tools()

@@ -25,7 +25,7 @@ EQUALLY_FAST = 0.85
 CLEAR_DB = 20.0
 ENOUGH_PICTURES = 200
 """It is enough when outputs stand so clear of noise, or so many pictures say that not half is lost of what may be."""
-VERSION = 1
+VERSION = 2
 """Changes when what is built from the same settings changes, so that nothing stale is taken from the store."""
 
 
@@ -125,7 +125,8 @@ class Search:
             yield from self._mixed(rounded)
         mixed = [tried.settings for tried in self.ranked()[:1]] or [self.best().settings]
         for settings in dict.fromkeys((full, *mixed)):
-            is_wanted = self.qat == "always" or (self.qat == "auto" and not self._passing())
+            loses = lost(self.tried[settings].candidate, self.reference, self.gates)  # which is all that training mends
+            is_wanted = self.qat == "always" or (self.qat == "auto" and bool(loses) and not self._passing())
             if is_wanted and self.train(settings):
                 yield replace(settings, rounding="qat")
 

@@ -45,17 +45,17 @@ def layer_noise(
     placements = [place(graph, everything - set(block.operators)) for block in members]
     ranged = frozenset[str]().union(*(placement.ranged for placement in placements))
     ranges: Ranges = observe(graph, Placement(frozenset(), {name: name for name in ranged}, frozenset(), frozenset()), inputs)
-    exact = [_environment(graph, value) for value in inputs]
+    exact = [environment(graph, value) for value in inputs]
     found: dict[str, float] = {}
     for index, block in enumerate(members):
         if not tick(index, len(members)):
             break
         rounded = FakeQuantized(graph, limit, ranges, everything - set(block.operators))
-        found[block.layer] = noise([_changed(rounded, block, environment) for environment in exact])
+        found[block.layer] = noise([_changed(rounded, block, before) for before in exact])
     return found
 
 
-def _environment(graph: GraphModule, value: Tensor) -> dict[str, Any]:
+def environment(graph: GraphModule, value: Tensor) -> dict[str, Any]:
     """Every node's float value for one input."""
     interpreter = Interpreter(graph, garbage_collect_values=False)
     with torch.no_grad():

@@ -6,6 +6,7 @@ import hashlib
 import os
 import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -38,6 +39,7 @@ class Store:
         """Keep the data and give it back."""
         if self._folder is None:
             return data
+        temporary = ""
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             handle, temporary = tempfile.mkstemp(dir=self._folder, prefix=".part-")
@@ -46,6 +48,9 @@ class Store:
             os.replace(temporary, self._folder / key)
         except OSError:
             pass
+        finally:
+            with suppress(OSError):  # it is not there any more when all went well
+                os.unlink(temporary)
         return data
 
     def bytes(self, key: str, make: Callable[[], bytes]) -> bytes:

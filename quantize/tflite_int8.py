@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Set
+from collections.abc import Iterable, Iterator, Set
 from typing import Any
 
 import numpy as np
 
-from edge.types import UInt8
+from edge.types import Float32, UInt8
 from quantize.blocks import tail
 from quantize.calibrate import Function, Observer, Ranges, sigmoid, silu
 from quantize.export import Front
@@ -24,22 +24,26 @@ def observe(model: bytes, pictures: Iterable[UInt8], front: Front, threads: int)
 
     ai-edge-quantizer's own calibration takes a moving average of each picture's extremes, which clips.
     """
-    from ai_edge_litert.interpreter import Interpreter
-
     observer = Observer()
     with quiet():
-        interpreter = Interpreter(model_content=model, experimental_preserve_all_tensors=True, num_threads=threads)
-        interpreter.allocate_tensors()
-        [image] = interpreter.get_input_details()
-        computed = {index for operator in interpreter._get_ops_details() for index in operator["outputs"]} | {image["index"]}
-        details = [
-            d for d in interpreter.get_tensor_details() if d["index"] in computed and d["dtype"] == np.float32 and d["name"]
-        ]
-        for picture in pictures:
-            interpreter.set_tensor(image["index"], (picture.astype(np.float32) - front.zero_point) * np.float32(front.scale))
-            interpreter.invoke()
-            observer.see({detail["name"]: interpreter.get_tensor(detail["index"]) for detail in details})
+        for tensors in computed(model, pictures, front, threads):
+            observer.see(tensors)
     return observer
+
+
+def computed(model: bytes, pictures: Iterable[UInt8], front: Front, threads: int) -> Iterator[dict[str, Float32]]:
+    """Every float tensor by name, for one picture after the other."""
+    from ai_edge_litert.interpreter import Interpreter
+
+    interpreter = Interpreter(model_content=model, experimental_preserve_all_tensors=True, num_threads=threads)
+    interpreter.allocate_tensors()
+    [image] = interpreter.get_input_details()
+    made = {index for operator in interpreter._get_ops_details() for index in operator["outputs"]} | {image["index"]}
+    details = [d for d in interpreter.get_tensor_details() if d["index"] in made and d["dtype"] == np.float32 and d["name"]]
+    for picture in pictures:
+        interpreter.set_tensor(image["index"], (picture.astype(np.float32) - front.zero_point) * np.float32(front.scale))
+        interpreter.invoke()
+        yield {detail["name"]: interpreter.get_tensor(detail["index"]) for detail in details}
 
 
 def functions(graph: TfliteGraph) -> dict[str, Function]:

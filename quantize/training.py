@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from quantize.fake import observe, place
+from quantize.graph import layers
 from quantize.qat import finetune
 from quantize.targets import Kind, Settings
 from quantize.workshop import Weights, Workshop
@@ -23,7 +23,12 @@ def trained(
     say: Callable[[str], None],
     progress: Callable[[str, float | None], None],
 ) -> bool:
-    """Whether the workshop now has weights trained for these settings, whose rounding is `qat`; False when no time is left."""
+    """Whether the workshop now has weights trained for these settings, whose rounding is `qat`.
+
+    False when no time is left, or there is nothing to train.
+    """
+    if not layers(workshop.graph):
+        return False
     weights = Weights(LIMIT[kind.weight_bits], "qat", settings.float_layers)
     if workshop.has(weights):
         return True
@@ -36,14 +41,14 @@ def trained(
     start = workshop.corrected(Weights(weights.limit, "corrected", settings.float_layers))
     pictures = list(workshop.normalized())
     tuned = finetune(
-        start,
+        start.graph,
         pictures,
         limit=weights.limit,
-        ranges=observe(start, place(start, floats), pictures[:32]),
+        ranges=start.ranges,
         float_nodes=floats,
         teacher=workshop.graph,
         minutes=max(minutes - 0.2, FEWEST_MINUTES),
         progress=lambda share: progress(f"{kind.name}: training", share),
     )
-    workshop.adopt(weights, tuned.graph)
+    workshop.adopt(weights, tuned.graph, tuned.ranges)
     return True

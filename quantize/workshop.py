@@ -16,13 +16,14 @@ from edge.types import UInt8
 from quantize import onnx_int8, tflite_int8
 from quantize.calibrate import Function, Observer, Ranges
 from quantize.check import blamed
-from quantize.correct import repaired
+from quantize.correct import Repaired, repaired
 from quantize.export import to_onnx, to_tflite, uint8_nhwc, with_front, with_weights
 from quantize.float_model import FloatModel
 from quantize.graph import fold, layer_names, layers, weight_and_bias
 from quantize.quiet import quiet
 from quantize.rounding import LayerInputs, on_grid
-from quantize.sensitivity import graph_blocks
+from quantize.same import matched
+from quantize.sensitivity import environment, graph_blocks
 from quantize.store import Store, digest
 from quantize.tflite_graph import TfliteGraph, fingerprint
 
@@ -71,7 +72,8 @@ class Workshop:
         self._inputs: LayerInputs | None = None
         self._observers: dict[str, Observer] = {}
         self._ranges: dict[tuple[str, Weights | None, str], Ranges] = {}
-        self._rounded: dict[Weights, GraphModule] = {}
+        self._rounded: dict[Weights, Repaired] = {}
+        self._tflite_nodes: dict[str, str] | None = None
 
     def core(self) -> onnx.ModelProto:
         """The float ONNX model from normalized float32 [1, 3, h, w]."""
@@ -108,11 +110,27 @@ class Workshop:
         return TfliteGraph(self.float_tflite(), prints)
 
     def ranges(self, engine: str, weights: Weights, calibrator: str, functions: Mapping[str, Function]) -> Ranges:
-        """Each tensor's interval by a calibrator of `quantize.calibrate`."""
+        """Each tensor's interval by a calibrator of `quantize.calibrate`, or, for weights fitted to some, by these."""
         key = (engine, None if weights.is_own else weights, calibrator)
         if key not in self._ranges:
-            self._ranges[key] = self.observer(engine, weights).ranges(calibrator, functions)
+            found = self.observer(engine, weights).ranges(calibrator, functions)
+            fitted = {} if weights.is_own else self._fitted(weights).ranges
+            nodes = self._nodes_of(engine) if fitted else {}
+            self._ranges[key] = found | {name: fitted[node] for name, node in nodes.items() if node in fitted and name in found}
         return self._ranges[key]
+
+    def _nodes_of(self, engine: str) -> dict[str, str]:
+        """An engine's tensors → the graph's nodes that they hold."""
+        if engine == "onnx":  # which names tensors after nodes
+            return {node.name: node.name for node in self.graph.graph.nodes}
+        if self._tflite_nodes is None:
+            picture = self.pictures[0]
+            exact = environment(self.graph, self.normalize(picture))
+            values = {name: value.detach().numpy() for name, value in exact.items() if isinstance(value, Tensor)}
+            with quiet():
+                [tensors] = tflite_int8.computed(self.float_tflite(), [picture], self.front, self.threads)
+            self._tflite_nodes = matched(tensors, values)
+        return self._tflite_nodes
 
     def observer(self, engine: str, weights: Weights) -> Observer:
         """What each float tensor of an engine's model takes on the calibration pictures, with these weights."""
@@ -129,47 +147,54 @@ class Workshop:
 
     def rounded(self, weights: Weights) -> GraphModule:
         """The graph with its weights on the grid."""
-        if weights not in self._rounded:
-            kept = self.store.get(self._graph_key(weights))
-            if kept is None:
-                self._rounded[weights] = self._round(weights)
-                self._keep(weights)
-            else:
-                graph = on_grid(self.graph, None, weights.limit)
-                graph.load_state_dict(torch.load(io.BytesIO(kept), weights_only=True))
-                self._rounded[weights] = graph
-        return self._rounded[weights]
+        return self._fitted(weights).graph
 
     def has(self, weights: Weights) -> bool:
         """Whether this rounding is there already."""
-        return weights in self._rounded or self.store.get(self._graph_key(weights)) is not None
+        return weights in self._rounded or self._restored(weights) is not None
+
+    def adopt(self, weights: Weights, graph: GraphModule, ranges: Ranges) -> None:
+        """Take weights that were fitted to ranges, put on the grid, as a way of rounding."""
+        self._rounded[weights] = Repaired(on_grid(graph, None, weights.limit), ranges)
+        buffer = io.BytesIO()
+        torch.save({"state": self._rounded[weights].graph.state_dict(), "ranges": ranges}, buffer)
+        self.store.put(self._graph_key(weights), buffer.getvalue())
+
+    def _fitted(self, weights: Weights) -> Repaired:
+        """Rounded weights, and the ranges that they were fitted to, by node; none for the network's own."""
+        if weights not in self._rounded:
+            kept = self._restored(weights)
+            if kept is not None:
+                self._rounded[weights] = kept
+            elif weights.rounding == "corrected":
+                made = self.corrected(weights)
+                self.adopt(weights, made.graph, made.ranges)
+            else:
+                inputs = None if weights.rounding == "nearest" else self.inputs()
+                self.adopt(weights, on_grid(self.graph, inputs, weights.limit), {})
+        return self._rounded[weights]
+
+    def _restored(self, weights: Weights) -> Repaired | None:
+        raw = self.store.get(self._graph_key(weights))
+        if raw is None:
+            return None
+        graph = on_grid(self.graph, None, weights.limit)
+        try:
+            kept = torch.load(io.BytesIO(raw), weights_only=True)
+            graph.load_state_dict(kept["state"])
+        except (RuntimeError, KeyError, TypeError):  # of another version
+            return None
+        return Repaired(graph, kept["ranges"])
 
     def _graph_key(self, weights: Weights) -> str:
         return f"graph-{digest(self.calibration_key, weights)}"
 
-    def adopt(self, weights: Weights, graph: GraphModule) -> None:
-        """Take trained weights, put on the grid, as a way of rounding."""
-        self._rounded[weights] = on_grid(graph, None, weights.limit)
-        self._keep(weights)
-
-    def _keep(self, weights: Weights) -> None:
-        buffer = io.BytesIO()
-        torch.save(self._rounded[weights].state_dict(), buffer)
-        self.store.put(self._graph_key(weights), buffer.getvalue())
-
-    def _round(self, weights: Weights) -> GraphModule:
-        if weights.rounding == "nearest":
-            return on_grid(self.graph, None, weights.limit)
-        if weights.rounding == "corrected":
-            return on_grid(self.corrected(weights), None, weights.limit)
-        return on_grid(self.graph, self.inputs(), weights.limit)
-
-    def corrected(self, weights: Weights) -> GraphModule:
+    def corrected(self, weights: Weights) -> Repaired:
         """The graph with its channels equalized, and each layer fitted to what rounding makes of its inputs."""
         floats = self.float_nodes(weights.float_layers)
         pictures = list(islice(self.normalized(), CORRECTION_PICTURES))
         self._say(f"equalizing and correcting on {len(pictures)} pictures ...")
-        return repaired(self.graph, pictures, limit=weights.limit, float_nodes=floats).graph
+        return repaired(self.graph, pictures, limit=weights.limit, float_nodes=floats)
 
     def float_nodes(self, layers: Collection[str]) -> frozenset[str]:
         """The graph's nodes that stay in float when these layers do."""
