@@ -124,7 +124,7 @@ class Variant(_Strict, frozen=True, kw_only=True):
     largest absolute difference from the golden outputs that a device may show. `temperature` calibrates this variant's
     own confidence: softmax(logits / temperature), or sigmoid(logit(score) / temperature) of a detection. `outputs` are
     tensor names by role; the head says which roles there are. `speedup` is how many times as fast as the bundle's
-    float32 variant the build measured it to be, on the machine that `provenance` names.
+    float32 variant the build measured it to be, one thread, on the machine that its report names.
     """
 
     name: Name

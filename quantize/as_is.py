@@ -14,18 +14,21 @@ import numpy as np
 from edge.bundle import pack_golden, sha256, write_bundle
 from edge.card import FIGURES_OF_TASK, ROLES_OF_HEAD, Accuracy, Card, Golden, Provenance, TensorInput, Variant
 from edge.commands import Skipped
+from edge.datasets import Sample, labelled_frames
 from edge.engines import EngineOptions, open_engine
 from edge.errors import InputError, UsageError
 from edge.evaluate import evaluate
 from edge.model import Model
 from edge.pictures import read_picture
+from edge.protocols import Engine
 from edge.tasks import TASKS
 from edge.types import Frame
-from quantize.data import load_split
+from quantize.data import Picture, load_split
 from quantize.described import Described
 from quantize.pack import created, tools
 from quantize.quiet import quiet
 from quantize.resolve import bundle_name
+from quantize.temperature import fit_temperature
 
 TOLERANCE = 1e-2
 """Of outputs: integer models answer alike everywhere, float sums differ in order."""
@@ -65,7 +68,7 @@ def pack_tflite(
     if said.size_wh not in (None, (width, height)):
         raise UsageError(f"--size: {path} takes {width}x{height}; leave --size out")
     card = Card(
-        name=name or bundle_name(path),
+        name=name or said.name or bundle_name(path),
         task=said.task,  # type: ignore[arg-type]
         head=said.head,  # type: ignore[arg-type]
         detect=said.detect,
@@ -87,6 +90,8 @@ def pack_tflite(
     task = TASKS[card.task](card, variant)
     tensor = task.prepare(Frame(read_picture(golden), 0, 0.0, "golden"))
     with closing(open_engine(model, variant, EngineOptions(threads))) as engine:
+        variant = msgspec.structs.replace(variant, temperature=_temperature(card, variant, engine, split.choice, bad))
+        task = TASKS[card.task](card, variant)
         report: Any = evaluate(Model(card.name, variant, engine, task), split.measure, bad)  # type: ignore[arg-type]
         expected = engine.infer(tensor)
     figures = {figure: getattr(report, figure) for figure in FIGURES_OF_TASK[card.task]}
@@ -99,6 +104,23 @@ def pack_tflite(
     say(f"{card.name}: packed as it is; {said_figures}, calibration error {report.ece:.3f} on {report.images} pictures")
     say(f"wrote {out}: {variant.name}; try it: edge-run --model {out} --source demo")
     return card
+
+
+def _temperature(card: Card, variant: Variant, engine: Engine, samples: Sequence[Picture], bad: Callable[[str], None]) -> float:
+    """What calibrates a classifier's confidence, whether it gives logits or probabilities; 1 for a detector."""
+    if card.task != "classify":
+        return 1.0
+    task = TASKS[card.task](card, variant)
+    outputs, truth = [], []
+    for frame, sample in labelled_frames(samples, bad):
+        assert isinstance(sample, Sample)
+        outputs.append(engine.infer(task.prepare(frame))["logits"].reshape(-1))
+        truth.append(sample.class_id)
+        if len(outputs[0]) != len(card.labels):
+            raise InputError(
+                f"{card.name}: the model gives {len(outputs[0])} classes, there are {len(card.labels)} labels; correct --labels"
+            )
+    return round(fit_temperature(np.stack(outputs), np.array(truth, np.int64)), 4) if truth else 1.0
 
 
 def _tensors(model: bytes, path: Path) -> Tensors:

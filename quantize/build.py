@@ -23,11 +23,12 @@ from quantize.float_model import FloatModel
 from quantize.instructions import Counter
 from quantize.judge import METRICS, Judge
 from quantize.measure import Measured, measure
+from quantize.pack import tools
 from quantize.record import Candidate, Chosen, LayerNoise, Left, Record
 from quantize.search import Gates, Reference, Search, Tried, instruction_ratios, lost, noisiest
 from quantize.sensitivity import layer_noise
 from quantize.speed import paired
-from quantize.store import Store
+from quantize.store import Store, digest
 from quantize.targets import KINDS, Kind, Settings, target, variant_of
 from quantize.training import trained
 from quantize.verdicts import too_inaccurate, too_slow, unlike
@@ -165,7 +166,7 @@ class _Build:
             reference=self._reference,
             gates=self._plan.gates,
             store=self._store,
-            key=f"{self._workshop.calibration_key}-{self._judge.key}",
+            key=digest(self._workshop.calibration_key, self._judge.key, tools(), machine()),
             threads=self._plan.threads,
             until_s=until_s,
             noise=self._layer_noise,
@@ -215,6 +216,7 @@ class _Build:
         for tried in chances:
             seen = self._measured(variant_of(kind, tried.data, self._model.role), tried.data)
             why, last = self._missed(kind, tried, seen), tried
+            tried.candidate.refused = why
             if not why:
                 self._choose(kind, tried, seen)
                 return self._finished(tried, seen)
@@ -310,7 +312,7 @@ class _Build:
         variant = measured.variant
         chosen = next((one for one in self._record.chosen if one.variant == variant.name), None)
         if chosen is None:
-            return 0.0
+            return -1.0
         ratios = list(instruction_ratios(chosen.instructions, self._reference.instructions).values())
         known = [ratio for ratio in (chosen.speedup, min(ratios, default=None)) if ratio is not None]
         return -float(np.exp(np.mean(np.log(known)))) if known else -1.0

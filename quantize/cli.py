@@ -355,7 +355,12 @@ def _resolved(model: str, options: dict[str, Any]) -> FloatModel:
     from quantize.resolve import from_file, from_name, is_file
 
     if not is_file(model):
+        for flag in ("task", "head", "labels", "size", "color", "resize", "mean", "std", "output", "config"):
+            if options[flag] is not None:
+                raise UsageError(f"--{flag}: is for model files; {model} says itself what it is")
         return from_name(model, options["arguments"])
+    if options["arguments"]:
+        raise UsageError(f"--arg {options['arguments'][0]}: is for package.module:factory; {model} is a file")
     float_model, notes = from_file(Path(model), _described(model, options), trust=options["trust"])
     for line in notes:
         say(line)

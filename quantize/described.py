@@ -88,6 +88,7 @@ class Described:
     output: str | None
     source: str
     license: str
+    name: str | None = None
 
     def geometry(self, size_wh: tuple[int, int], where: str) -> InputGeometry:
         """The input of a model of this size. Raises UsageError for fields that cannot be."""
@@ -147,6 +148,7 @@ def described(given: Description, where: str) -> Described:
         output=given.output,
         source=given.source or f"{Path(where).name}, whose makers the build was not told",
         license=given.license or "unknown",
+        name=given.name,
     )
 
 
@@ -155,7 +157,11 @@ def _coco() -> tuple[Label, ...]:
     return tuple(Label(id=str(index), name=name) for index, name in enumerate(names))
 
 
-LABEL_SETS = {"imagenet": imagenet_labels, "coco": _coco}
+def _imagenet_after_background() -> tuple[Label, ...]:
+    return (Label(id="background", name="background"), *imagenet_labels())
+
+
+LABEL_SETS = {"imagenet": imagenet_labels, "imagenet1001": _imagenet_after_background, "coco": _coco}
 """Labels that --labels may name instead of a file."""
 
 
@@ -183,7 +189,7 @@ def _labels(given: list[str] | str | None, head: str, where: str) -> tuple[Label
 
 def _size(text: str) -> tuple[int, int]:
     width, cross, height = text.lower().partition("x")
-    if not width.isdigit() or (cross and not height.isdigit()):
+    if not width.isdecimal() or (cross and not height.isdecimal()):
         raise UsageError(f"--size {text!r:.40}: give WIDTHxHEIGHT in pixels, such as 416x416")
     return int(width), int(height or width)
 

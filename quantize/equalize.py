@@ -92,9 +92,7 @@ def equalized(
     done for those channels alone which rounding to `ranges` drowns, and where it costs less than it gains. Tensors that
     have no range are not rounded, and left as they are. The ranges of what has changed have to be observed again.
     """
-    found = [
-        pair for pair in pairs(graph) if pair.activation.name in ranges and (pair.layer.name in ranges or not pair.is_silu)
-    ]
+    found = [pair for pair in pairs(graph) if pair.activation.name in ranges]
     values = _channel_values(graph, {pair.layer.name for pair in found}, inputs)
     with quiet():  # torch warns of its own pickling
         result = copy.deepcopy(graph)
@@ -143,11 +141,12 @@ def _exact(pair: Pair, values: Tensor) -> list[Change]:
 
 
 def _through_silu(pair: Pair, values: Tensor, ranges: Mapping[str, tuple[float, float]]) -> list[Change]:
-    before, after = ranges[pair.layer.name], ranges[pair.activation.name]
+    after = ranges[pair.activation.name]
+    before = ranges.get(pair.layer.name)  # none where the layer is left in float
     # the variance of rounding to a step is step**2 / 12
-    noise = [((high - low) / LEVELS) ** 2 / 12 for low, high in (before, after)]
+    noise = [((ends[1] - ends[0]) / LEVELS) ** 2 / 12 if ends else 0.0 for ends in (before, after)]
     is_padded = any(len(reader.args) > 4 and any(reader.args[4]) for reader in pair.readers)  # type: ignore[arg-type]
-    top = ROOM * min(before[1], after[1])
+    top = ROOM * (min(before[1], after[1]) if before else after[1])
     return [_best(channel, noise[0], noise[1], top, BORDER if is_padded else 0.0) for channel in values]
 
 

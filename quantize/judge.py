@@ -61,7 +61,14 @@ class Judge:
         if not self.tensors:
             raise InputError("none of the pictures that choose among candidates is readable; give more pictures")
         self._reference: list[Float32] = []
-        self.key = digest(*(tensor.data.tobytes() for tensor in self.tensors))
+        self.key = digest(
+            model.task,
+            model.head,
+            model.detect,
+            len(model.labels),
+            *map(repr, self.truth),
+            *(t.data.tobytes() for t in self.tensors),
+        )
 
     def run(self, engine: Engine, count: int | None = None) -> list[Float32]:
         """An engine's outputs for the first `count` pictures, or all."""

@@ -139,3 +139,49 @@ def permute_weights(plan: Plan) -> Plan:
             changes[conv.outputs[0]] = replace(conv, inputs=(gather.inputs[0], name, *conv.inputs[2:]))
         plan = plan.changed(changes, constants)
     return plan
+
+
+def selections_as_weights(plan: Plan) -> Plan:
+    """Scattered channels picked from a value, as zeros in the weights of the 1x1 convolutions that read them.
+
+    For other readers a 1x1 convolution of ones picks them: engines copy single channels slowly, between layouts at that,
+    and multiply fast. Neighbouring channels stay a slice.
+    """
+    for gather, picked in _selections(plan):
+        source, made = gather.inputs[0], gather.outputs[0]
+        width = plan.shapes[source][1]
+        changes: dict[str, Step] = {}
+        constants: dict[str, Array] = {}
+        readers = plan.readers(made)
+        pointwise = [step for step in readers if is_dense_conv(plan, step) and _is_pointwise(plan, step)]
+        for conv in pointwise:
+            kernel = plan.constants[conv.inputs[1]]
+            name = f"{conv.inputs[1]}.spread"
+            constants[name] = np.zeros((len(kernel), width, 1, 1), kernel.dtype)
+            constants[name][:, picked] = kernel
+            changes[conv.outputs[0]] = replace(conv, inputs=(source, name, *conv.inputs[2:]))
+        if len(pointwise) < len(readers) or made in plan.outputs:
+            name = f"{gather.name}.weight"
+            constants[name] = np.zeros((len(picked), width, 1, 1), np.float32)
+            constants[name][np.arange(len(picked)), picked] = 1
+            options = {"kernel_shape": [1, 1], "strides": [1, 1], "pads": [0, 0, 0, 0], "dilations": [1, 1], "group": 1}
+            changes[made] = Step("Conv", gather.name, gather.opset, options, (source, name), (made,))
+        plan = plan.changed(changes, constants)
+    return plan
+
+
+def _selections(plan: Plan) -> list[tuple[Step, Array]]:
+    """The steps that pick some channels that are no neighbours, each once, and which."""
+    found = []
+    for step in plan.steps:
+        picked = plan.constants.get(step.inputs[1]) if step.op == "Gather" and step.attributes.get("axis", 0) == 1 else None
+        shape = plan.shapes.get(step.inputs[0], ())
+        if picked is None or picked.ndim != 1 or len(shape) != 4 or len(np.unique(picked)) < len(picked):
+            continue
+        if len(picked) > 1 and not np.array_equal(picked, np.arange(picked[0], picked[0] + len(picked))):
+            found.append((step, picked % shape[1]))
+    return found
+
+
+def _is_pointwise(plan: Plan, conv: Step) -> bool:
+    return plan.constants[conv.inputs[1]].shape[2:] == (1, 1)

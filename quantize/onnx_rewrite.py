@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from quantize.onnx_channels import permute_makers, permute_weights, select_channels
+from quantize.onnx_channels import permute_makers, permute_weights, select_channels, selections_as_weights
 from quantize.onnx_module import Array, Step
 from quantize.onnx_plan import Plan, is_dense_conv
 
@@ -23,15 +23,7 @@ KERNEL = re.compile(r"([./](weight|kernel|w_\d+|ReadVariableOp(:\d+)?))+$")
 def rewritten(plan: Plan) -> Plan:
     """The plan after every rewriting here; it computes the same."""
     plan = plan.changed()
-    for change in (
-        select_channels,
-        permute_makers,
-        permute_weights,
-        _unfold_blocks,
-        _linear_layers,
-        _keep_batch,
-        _name_weights,
-    ):
+    for change in REWRITINGS:
         plan = change(plan)
     return plan
 
@@ -136,4 +128,13 @@ def _name_weights(plan: Plan) -> Plan:
     return replace(plan, steps=steps, constants={names.get(name, name): array for name, array in plan.constants.items()})
 
 
-REWRITINGS = (select_channels, permute_makers, permute_weights, _unfold_blocks, _linear_layers, _keep_batch, _name_weights)
+REWRITINGS = (
+    select_channels,
+    permute_makers,
+    permute_weights,
+    selections_as_weights,
+    _unfold_blocks,
+    _linear_layers,
+    _keep_batch,
+    _name_weights,
+)

@@ -22,9 +22,10 @@ BATCH = 4
 CHECK_EVERY = 20
 DECAY = 0.95
 """Of the moving average of what is trained."""
-WEIGHT_RATE = 2e-3
-"""The learning rate, a share of each channel's own size a step."""
-RANGE_RATE = 4e-3
+RANGE_RATE = 1e-3
+"""The learning rate of a range's ends, a share of themselves a step."""
+PATIENCE = 6
+"""Checks without a better state after which training ends."""
 CLIP = 1.0
 HELD_OUT = 8
 BACKGROUND = 0.02
@@ -54,6 +55,8 @@ def finetune(
     float_nodes: Collection[str] = (),
     teacher: GraphModule | None = None,
     learn_ranges: bool = False,
+    augmented: bool = False,
+    rate: float = 1e-4,
     steps: int = 400,
     minutes: float = 8.0,
     seed: int = 0,
@@ -64,9 +67,10 @@ def finetune(
 
     `pictures` are normalized tensors [1, 3, h, w]; some are held out, at most a quarter, and the state that answers
     best on those is returned: never one worse than what was given. `ranges`, `float_nodes` and `learn_ranges` as in
-    FakeQuantized.
-    Training ends after `steps` steps or `minutes`; two runs that take all their steps are equal. `progress` is told
-    the share done.
+    FakeQuantized. `rate` is how far a weight may move in a step, a share of its channel's size: what was fitted to the
+    rounding already (quantize.correct) is spoiled by a larger one, and by pictures `augmented` out of what it was fitted to.
+    Training ends after `steps` steps or `minutes`, or when it has not helped for long; two runs that time does not cut
+    short are equal. `progress` is told the share done.
     """
     started_s = time.monotonic()
     generator = random.Random(seed)
@@ -87,7 +91,7 @@ def finetune(
     weights = [part for change in student.changes.values() for part in change]
     parameters = [*weights, *student.factors.values()]
     optimizer = torch.optim.AdamW(
-        [{"params": weights, "lr": WEIGHT_RATE}, {"params": list(student.factors.values()), "lr": RANGE_RATE}],
+        [{"params": weights, "lr": rate}, {"params": list(student.factors.values()), "lr": RANGE_RATE}],
         betas=(0.9, 0.99),
         weight_decay=0.0,
     )
@@ -96,14 +100,14 @@ def finetune(
     best = [parameter.detach().clone() for parameter in parameters]
     before = least = held_out()
     say(f"training in int8: held-out loss {before:.4f} before")
-    step = 0
+    step = fruitless = 0
     share = 0.0
     while share < 1:
         for group, peak in zip(optimizer.param_groups, peaks, strict=True):
             group["lr"] = peak * min(1.0, (step + 1) / 10) * (1 + math.cos(math.pi * share)) / 2
         optimizer.zero_grad()
         for index in generator.choices(trained, k=BATCH):
-            picture = augment(pictures[index], generator)
+            picture = augment(pictures[index], generator) if augmented else pictures[index]
             with torch.no_grad():
                 want = watching.watch(picture)
             (likeness(student.watch(picture), want) / BATCH).backward()  # type: ignore[no-untyped-call]
@@ -120,9 +124,13 @@ def finetune(
             _put(parameters, average)
             loss = held_out()
             say(f"training in int8: step {step}, held-out loss {loss:.4f}")
+            fruitless += 1
             if loss < least:
-                least, best = loss, [mean.clone() for mean in average]
+                least, best, fruitless = loss, [mean.clone() for mean in average], 0
             _put(parameters, current)
+            if fruitless == PATIENCE:
+                say(f"training in int8: no better for {PATIENCE} checks, so it ends here")
+                break
     _put(parameters, best)
     return Tuned(student.network(), student.ranges(), before, least, step)
 

@@ -87,7 +87,7 @@ def from_file(path: Path, said: Described, *, trust: bool = False) -> tuple[Floa
         network, outputs = load_torch(path, torch.zeros(1, 3, size_wh[1], size_wh[0]), trust=trust), ()
     network, notes = _single(network, outputs, size_wh, said, path)
     model = FloatModel(
-        name=bundle_name(path),
+        name=said.name or bundle_name(path),
         task=said.task,
         head=said.head,
         network=network,

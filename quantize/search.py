@@ -110,13 +110,13 @@ class Search:
     def _ideas(self) -> Iterator[Settings]:
         """Settings to try next, in the light of what is known of those before."""
         yield from self.hints
-        if self.hints and self._is_enough():
+        if self.hints and self._is_enough() and self.qat != "always":
             return
         for calibrator in CALIBRATORS:
             yield Settings(calibrator=calibrator)
         if self.target.has_silu():
             yield replace(self.best().settings, float_silu=True)
-        if self._is_enough():
+        if self._is_enough() and self.qat != "always":
             return
         rounded = self.best().settings
         yield replace(rounded, rounding="corrected")
@@ -241,10 +241,9 @@ def lost(candidate: Candidate, reference: Reference, gates: Gates) -> str:
 
 
 def _speedup(candidate: Candidate, reference: Reference) -> float:
-    """Measured here, else the least ratio of instructions, else unknown, which counts as no gain."""
-    if candidate.speedup is not None:
-        return candidate.speedup
-    return min(instruction_ratios(candidate.instructions, reference.instructions).values(), default=1.0)
+    """The least of what was measured here and counted for ARM; unknown, it counts as no gain."""
+    known = list(instruction_ratios(candidate.instructions, reference.instructions).values())
+    return min(known if candidate.speedup is None else [candidate.speedup, *known], default=1.0)
 
 
 def instruction_ratios(own: dict[str, float], reference: dict[str, float]) -> dict[str, float]:

@@ -65,7 +65,7 @@ class Workshop:
         with blamed(f"{model.name}: torch.export cannot capture it"), quiet():
             self.graph = fold(network, self.example)
         self.names = layer_names(self.graph)
-        self.key = digest(*(value.numpy().tobytes() for value in self.graph.state_dict().values()), self.graph.code)
+        self.key = digest(*(value.numpy().tobytes() for value in self.graph.state_dict().values()), self.graph.code, self.front)
         self.calibration_key = digest(self.key, *(picture.tobytes() for picture in pictures))
         self._core: onnx.ModelProto | None = None
         self._tflite: bytes | None = None

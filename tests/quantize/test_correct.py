@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import pytest
 
@@ -58,9 +58,14 @@ def pictures(count: int, seed: int = 0) -> list[torch.Tensor]:
     return [torch.rand(1, 3, 16, 16, generator=generator) * 2 - 1 for _ in range(count)]
 
 
-def noise(graph: GraphModule, exact: GraphModule, ranges: dict[str, tuple[float, float]] | None = None) -> float:
+def noise(
+    graph: GraphModule,
+    exact: GraphModule,
+    ranges: dict[str, tuple[float, float]] | None = None,
+    floats: Collection[str] = (),
+) -> float:
     """The squared error of the int8 answers on pictures that nothing was fitted to, over the answers' variance."""
-    fake = FakeQuantized(graph, LIMIT, ranges or observe(graph, place(graph), pictures(8)))
+    fake = FakeQuantized(graph, LIMIT, ranges or observe(graph, place(graph, floats), pictures(8)), floats)
     with torch.no_grad():
         wanted = torch.cat([exact(picture) for picture in pictures(6, seed=9)])
         given = torch.cat([fake.run(picture) for picture in pictures(6, seed=9)])
@@ -84,6 +89,16 @@ def test_equalization_through_a_silu_raises_drowned_channels(silu: Callable[[tor
     louder, units = equalized(graph, pictures(4), observe(graph, place(graph), pictures(4)))
     assert (units["conv2d"].gain > 1).tolist() == [False, False, True, True, False, True]
     assert noise(louder, graph) < noise(graph, graph) / 3
+
+
+def test_a_float_layer_whose_silu_is_rounded_is_equalized_too() -> None:
+    graph = graph_of(nn.functional.silu)
+    floats = {"conv2d", "silu"}
+    ranges = observe(graph, place(graph, floats), pictures(8))
+    assert "conv2d" not in ranges
+    louder, units = equalized(graph, pictures(4), ranges)
+    assert set(units) == {"conv2d"}
+    assert noise(louder, graph, floats=floats) < noise(graph, graph, floats=floats) / 3
 
 
 def test_nothing_is_equalized_where_nothing_drowns() -> None:

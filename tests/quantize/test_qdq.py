@@ -75,11 +75,13 @@ CASES = {
             node("Concat", "c d", "t", axis=1),
             node("Conv", "t wide", "y"),
         ],
-        {"QLinearConv": 4},
+        {"QLinearConv": 4, "QLinearConcat": 1},
         DEQUANTIZE,
     ),
     "pooling by the maximum": Case(
-        [STEM, node("MaxPool", "a", "t", kernel_shape=[2, 2], strides=[2, 2]), LAST], {"QLinearConv": 2}, DEQUANTIZE
+        [STEM, node("MaxPool", "a", "t", kernel_shape=[2, 2], strides=[2, 2]), LAST],
+        {"QLinearConv": 2, "NhwcMaxPool": 1},
+        DEQUANTIZE,
     ),
     "moved about": Case(
         [STEM, node("Reshape", "a shape", "r"), node("Reshape", "r back", "t"), LAST], {"QLinearConv": 2}, DEQUANTIZE
@@ -98,7 +100,7 @@ CASES = {
         DEQUANTIZE | {"Sigmoid": 1, "Mul": 1},
     ),
     "begins in float": Case(
-        [node("Exp", "x", "e"), node("Conv", "e w b", "t", pads=[1] * 4), LAST], {"QLinearConv": 2}, DEQUANTIZE | {"Exp": 1}
+        [node("Tanh", "x", "e"), node("Conv", "e w b", "t", pads=[1] * 4), LAST], {"QLinearConv": 2}, DEQUANTIZE | {"Tanh": 1}
     ),
 }
 
@@ -109,7 +111,7 @@ def model(tmp_path: Path, nodes: Sequence[onnx.NodeProto]) -> onnx.ModelProto:
 
 
 def pictures(count: int, seed: int = 0) -> list[Any]:
-    return [floats(*SHAPE, seed=seed + index) for index in range(count)]
+    return [np.clip(floats(*SHAPE, seed=seed + index), -3.9, 3.9) for index in range(count)]
 
 
 def run(data: bytes, picture: Any, outputs: Sequence[str] | None = None, *, exact: bool = True) -> list[Any]:
@@ -202,17 +204,26 @@ def test_a_convolution_that_two_read_keeps_its_pair_before_the_clip(tmp_path: Pa
     assert "a" in affines(made)
 
 
-def test_float_nodes_stay_float_and_so_does_what_they_feed_alone(tmp_path: Path) -> None:
-    nodes = [STEM, node("Conv", "a v", "c"), node("Relu", "c", "t"), LAST]
-    given = model(tmp_path, nodes)
+LEFT_IN_FLOAT = [STEM, node("Conv", "a v", "c"), node("Relu", "c", "t"), LAST]
+
+
+def test_float_nodes_stay_as_they_are(tmp_path: Path) -> None:
+    given = model(tmp_path, LEFT_IN_FLOAT)
     made = quantized(given, float_nodes={"Conv_c", "Relu_t"})
-    found = kernels(made, tmp_path)
-    assert found["QLinearConv"] == 2
-    assert found["Conv"] + found["FusedConv"] == 1
-    initializers = {tensor.name: tensor for tensor in made.graph.initializer}
-    np.testing.assert_array_equal(onnx.numpy_helper.to_array(initializers["v"]), WEIGHTS["v"])
+    by_name = {one.name: one for one in made.graph.node}
+    assert list(by_name["Conv_c"].input) == ["a_dequantized", "v"]
+    assert by_name["Relu_t"] == given.graph.node[2]
+    assert affines(made).keys() == {"x", "a", "t", "y_sums"}
+    kept = {tensor.name: tensor for tensor in made.graph.initializer}
+    np.testing.assert_array_equal(onnx.numpy_helper.to_array(kept["v"]), WEIGHTS["v"])
     everything = quantized(given, float_nodes={one.name for one in given.graph.node})
-    assert [one.op_type for one in everything.graph.node] == [one.op_type for one in given.graph.node]
+    assert list(everything.graph.node) == list(given.graph.node)
+
+
+@pytest.mark.xfail(strict=True, reason="ONNX Runtime's WeightBiasQuantization rounds what was left in float, a scale a tensor")
+def test_the_engine_leaves_float_nodes_in_float(tmp_path: Path) -> None:
+    made = quantized(model(tmp_path, LEFT_IN_FLOAT), float_nodes={"Conv_c", "Relu_t"})
+    assert read_back(made.SerializeToString(), "onnx").integer == 2
 
 
 def test_silu_as_one_float_operator(tmp_path: Path) -> None:
@@ -222,7 +233,7 @@ def test_silu_as_one_float_operator(tmp_path: Path) -> None:
     assert not any(one.op_type in ("Sigmoid", "Mul") for one in made.graph.node)
     found = kernels(made, tmp_path)
     assert (found["QLinearConv"], found["QuickGelu"], found["QLinearSigmoid"]) == (2, 1, 0)
-    [picture] = pictures(1, seed=50)
+    [picture] = pictures(1)
     [want], [got] = run(given.SerializeToString(), picture), run(made.SerializeToString(), picture)
     np.testing.assert_allclose(got, want, atol=0.03 * float(np.abs(want).max()))
 
