@@ -1,6 +1,6 @@
 """Structured pruning from end to end: EfficientNet-Lite0 taught cats and dogs, pruned, and both quantized and compared.
 
-    python benchmarks/prune.py [--data DIR] [--prune speedup=1.6] [--minutes M] [--cache DIR]
+    python benchmarks/prune.py [--data DIR] [--prune speedup=1.5] [--minutes M] [--cache DIR]
 
 Speeds are of the int8 variants, unpruned against pruned, A B A B ... on one thread, by CPU time; accuracies are of the
 files that a device would run, through its own code. Trained weights are kept in --cache, so that a second run is short.
@@ -12,12 +12,11 @@ import argparse
 import os
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from edge.card import Variant
 from edge.datasets import Sample, class_folders, labelled_frames
@@ -29,6 +28,7 @@ from edge.types import UInt8
 from quantize.data import shuffled
 from quantize.float_model import float_model
 from quantize.prune import Pruned, parse_target, prune
+from quantize.pruned import QUICK_PICTURES, VARIANTS, relative_cost
 from quantize.speed import paired
 from quantize.store import Store
 from quantize.targets import KINDS, Settings, target, variant_of
@@ -38,27 +38,16 @@ from train.models import Classifier
 from train.pictures import Pictures
 from train.transfer import transfer
 
-VARIANTS = ("int8-x86", "int8-tflite")
-QUICK = Settings(calibrator="minmax", rounding="nearest")
-"""Speed does not depend on the values."""
-QUICK_PICTURES = 8
 CALIBRATION_PICTURES = 128
 THREADS = 2
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Files:
-    """The int8 files of one network, in the order of `VARIANTS`, each with its variant."""
-
-    files: tuple[tuple[bytes, Variant], ...]
-
-
-def int8(classifier: Classifier, pictures: Sequence[UInt8], settings: Settings) -> Files:
-    """Every variant of a classifier, calibrated on `pictures`."""
+def int8(classifier: Classifier, pictures: Sequence[UInt8]) -> list[tuple[bytes, Variant]]:
+    """The file of every variant of a classifier, calibrated on `pictures`, in the order of `VARIANTS`."""
     model = float_model(classifier)
     workshop = Workshop(model, pictures, THREADS, Store(None), lambda line: None)
-    made = [(target(name, workshop).build(settings), KINDS[name]) for name in VARIANTS]
-    return Files(tuple((data, variant_of(kind, data, model.role)) for data, kind in made))
+    made = [(target(name, workshop).build(Settings()), KINDS[name]) for name in VARIANTS]
+    return [(data, variant_of(kind, data, model.role)) for data, kind in made]
 
 
 def top1(classifier: Classifier, data: bytes, variant: Variant, samples: Sequence[Sample]) -> float:
@@ -69,18 +58,6 @@ def top1(classifier: Classifier, data: bytes, variant: Variant, samples: Sequenc
         return evaluate(model, samples, print).top1
     finally:
         engine.close()
-
-
-def relative_cost(classifier: Classifier, pictures: Sequence[UInt8]) -> Callable[[nn.Module], float]:
-    """A network's time over the classifier's in one paired run, the worst of the variants."""
-    whole = int8(classifier, pictures, QUICK)
-
-    def measure(network: nn.Module) -> float:
-        cut = int8(replace(classifier, network=network), pictures, QUICK)
-        pairs = zip(whole.files, cut.files, strict=True)
-        return max(1 / paired(pair, pictures[0])[1].ratio for pair in pairs)
-
-    return measure
 
 
 def teller() -> Callable[[Progress], None]:
@@ -105,7 +82,7 @@ def main() -> None:
     """Transfer, prune, quantize, compare."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=Path(os.environ.get("EDGE_DATA", "../shared/data")) / "cats_dogs")
-    parser.add_argument("--prune", default="speedup=1.6")
+    parser.add_argument("--prune", default="speedup=1.5")
     parser.add_argument("--minutes", type=float, help="for fine-tuning while pruning")
     parser.add_argument("--cache", type=Path, default=Path("build/prune"))
     args = parser.parse_args()
@@ -127,7 +104,7 @@ def compare(data: Path, wanted: str, minutes: float | None, cache: Path) -> None
     calibration = [model.prepare(frame).data for frame, _ in labelled_frames(shuffled(train)[:CALIBRATION_PICTURES], say)]
 
     def pruned_network() -> Pruned:
-        measure = relative_cost(whole, calibration[:QUICK_PICTURES])
+        measure = relative_cost(model, calibration[:QUICK_PICTURES], VARIANTS, THREADS)
         return prune(whole, train, val, parse_target(wanted), measure=measure, minutes=minutes, say=say, progress=teller())
 
     pruned: Pruned = cached(cache / f"{wanted}.pt", pruned_network)
@@ -138,7 +115,7 @@ def compare(data: Path, wanted: str, minutes: float | None, cache: Path) -> None
     for what, (before, after) in (("multiplications, M", macs), ("parameters, M", parameters)):
         print(f"| {what} | {before / 1e6:.1f} | {after / 1e6:.1f} | {after / before:.2f}x |")
     row("float32 top-1", accuracy(whole.network, pictures), accuracy(cut.network, pictures))
-    for (name, a), (_, b) in zip(named(whole, calibration), named(cut, calibration), strict=True):
+    for name, a, b in zip(VARIANTS, int8(whole, calibration), int8(cut, calibration), strict=True):
         row(f"{name} top-1", top1(whole, *a, val), top1(cut, *b, val))
         slow, fast = paired([a, b], calibration[0])
         print(
@@ -146,11 +123,6 @@ def compare(data: Path, wanted: str, minutes: float | None, cache: Path) -> None
             f"| {fast.ratio:.2f}x as fast ({fast.low:.2f} to {fast.high:.2f}) |"
         )
         print(f"| {name} MB | {len(a[0]) / 1e6:.2f} | {len(b[0]) / 1e6:.2f} | {len(b[0]) / len(a[0]):.2f}x |", flush=True)
-
-
-def named(classifier: Classifier, pictures: Sequence[UInt8]) -> list[tuple[str, tuple[bytes, Variant]]]:
-    """Each variant's name with its file."""
-    return list(zip(VARIANTS, int8(classifier, pictures, Settings()).files, strict=True))
 
 
 def row(what: str, before: float, after: float) -> None:

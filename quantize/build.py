@@ -127,7 +127,8 @@ class _Build:
             now_s = time.monotonic()
             search = self._search(name, now_s + max(deadline_s - now_s, 0.0) / (len(wanted) - index), hints)
             ranked = search.run()
-            hints = tuple(tried.settings for tried in ranked[:1])
+            # trained weights are of one limit, and the next target may have another
+            hints = tuple(tried.settings for tried in ranked[:1] if tried.settings.rounding != "qat")
             self._record.candidates += [tried.candidate for tried in search.tried.values()]
             found = self._proven(KINDS[name], search, ranked)
             if found is not None:

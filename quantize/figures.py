@@ -153,12 +153,12 @@ def _frame(axes: Axes, record: Record, costs: Sequence[float], metrics: Sequence
     axes.set_xlim(max(0.0, left - 0.1), right + 0.1)
     floor = None if drop is None or reference is None else (reference - drop / 100) * scale
     line: dict[str, Any] = {"color": GOOD, "linestyle": "--", "linewidth": 1.1, "zorder": 1}
-    if floor is not None:
+    if floor is not None and axes.get_ylim()[0] <= floor <= axes.get_ylim()[1]:  # words outside the frame would squeeze it
         axes.axhline(floor, **line)
         axes.annotate(
             f"gate: {drop:g} points", (1, floor), (0, -2), ("axes fraction", "data"), "offset points", ha="right", va="top"
         )
-    if speedup:
+    if speedup and axes.get_xlim()[0] <= 1 / speedup <= axes.get_xlim()[1]:
         axes.axvline(1 / speedup, **line)
         across: dict[str, Any] = {"rotation": 90, "ha": "right", "va": "bottom"}
         axes.annotate(f"gate: {speedup:g}x", (1 / speedup, 0.02), (-2, 0), ("data", "axes fraction"), "offset points", **across)

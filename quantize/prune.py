@@ -33,11 +33,11 @@ NEARLY = 0.9
 LEAST_MACS = 0.05
 IMPORTANCE_PICTURES = 128
 RECIPE = Recipe(
-    epochs=6,
+    epochs=8,
     rate=3e-4,
     smoothing=0.0,
-    distill=0.8,
-    hints=1.0,
+    distill=0.9,
+    hints=3.0,
     average=0.97,
     batch_norm="freeze",  # it is measured again after each cut; the statistics of small batches cost more than they give
     augment=Augment(least_area=0.5),

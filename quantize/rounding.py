@@ -7,7 +7,7 @@ its scale from the largest weight of a channel finds the same integers again: ON
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 import torch
@@ -72,16 +72,19 @@ def _patches(layer: Node, arguments: tuple[Any, ...]) -> Tensor:
     return unfolded.reshape(groups, -1, unfolded.shape[-1]).transpose(1, 2)
 
 
-def on_grid(graph: GraphModule, inputs: LayerInputs | None, limit: int) -> GraphModule:
+def on_grid(graph: GraphModule, inputs: LayerInputs | None, limit: int, float_layers: Collection[str] = ()) -> GraphModule:
     """A copy whose weights are integers in [-limit, limit] times a scale for each output channel.
 
     With `inputs`, each layer's output stays what it was as far as it can, and each bias takes up the mean of what
-    rounding did to its channel. Without, each weight is rounded to the nearest.
+    rounding did to its channel. Without, each weight is rounded to the nearest. `float_layers` are left as they are.
     """
     with quiet():  # torch warns of its own pickling
         rounded = copy.deepcopy(graph)
     for layer in layers(rounded):
         weight, bias = weight_and_bias(rounded, layer)
+        if layer.name in float_layers:
+            set_weight_and_bias(rounded, layer, weight, bias)
+            continue
         if inputs is None:
             scale = nearest_scale(weight, limit)
             set_weight_and_bias(rounded, layer, torch.round(weight / scale) * scale, bias)

@@ -25,7 +25,7 @@ EQUALLY_FAST = 0.85
 CLEAR_DB = 20.0
 ENOUGH_PICTURES = 200
 """It is enough when outputs stand so clear of noise, or so many pictures say that not half is lost of what may be."""
-VERSION = 2
+VERSION = 3
 """Changes when what is built from the same settings changes, so that nothing stale is taken from the store."""
 
 

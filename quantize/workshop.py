@@ -155,7 +155,7 @@ class Workshop:
 
     def adopt(self, weights: Weights, graph: GraphModule, ranges: Ranges) -> None:
         """Take weights that were fitted to ranges, put on the grid, as a way of rounding."""
-        self._rounded[weights] = Repaired(on_grid(graph, None, weights.limit), ranges)
+        self._rounded[weights] = Repaired(on_grid(graph, None, weights.limit, weights.float_layers), ranges)
         buffer = io.BytesIO()
         torch.save({"state": self._rounded[weights].graph.state_dict(), "ranges": ranges}, buffer)
         self.store.put(self._graph_key(weights), buffer.getvalue())

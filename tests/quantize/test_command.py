@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 pytest.importorskip("torch")
 pytest.importorskip("litert_torch")
 
+import msgspec
 import onnx
 
 from edge.bundle import Bundle, open_bundle
@@ -18,11 +20,16 @@ from edge.datasets import class_folders, frames
 from edge.engines import EngineOptions
 from edge.model import load_variant
 from quantize.cli import main
+from quantize.record import Record
 from tests.conftest import Finished
 from tests.quantize import tiny
+from tests.quantize.onnx_graphs import floats, node, write
 
 Command = Callable[..., Finished]
 TINY = "tests.quantize.tiny:classifier"
+ANYTHING = ("--max-drop", 100, "--min-speedup", 0, "--no-arm-instructions")
+QUICK = (*ANYTHING, "--budget-minutes", 0, "--threads", 1, "--no-cache")
+"""One candidate a variant, which passes."""
 
 
 @pytest.fixture(scope="module")
@@ -32,17 +39,30 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Bundle, Path]:
     data = tiny.pictures(folder / "data")
     (data / "red" / "broken.png").write_bytes(b"no picture")
     with pytest.raises(SystemExit) as end:
-        main.main([TINY, "--data", str(data), "--out", str(folder / "tiny.edge"), "--max-drop", "100", "--threads", "1"])
+        main.main([TINY, "--data", str(data), "--out", str(folder / "tiny.edge"), *map(str, QUICK)])
     assert end.value.code == 0
     return open_bundle(folder / "tiny.edge"), data
 
 
 def test_the_card_holds_what_was_measured(made: tuple[Bundle, Path]) -> None:
     card = made[0].card
-    assert [variant.name for variant in card.variants] == ["int8-arm", "int8-x86", "int8-tflite", "float32"]
+    assert sorted(variant.name for variant in card.variants) == ["float32", "int8-arm", "int8-tflite", "int8-x86"]
     assert {variant.weight_bits for variant in card.variants} == {7, 8, 32}
     assert all(variant.accuracy is not None and variant.accuracy.images in (12, 13) for variant in card.variants)
+    assert all(variant.speedup is None or variant.speedup > 0 for variant in card.variants)
     assert "torch" in card.provenance.tools
+
+
+def test_a_report_lies_beside_the_bundle(made: tuple[Bundle, Path]) -> None:
+    folder = made[1].parent
+    html = (folder / "tiny.html").read_text()
+    record = msgspec.json.decode((folder / "tiny.json").read_bytes(), type=Record)
+    assert "<svg" in html
+    assert {chosen.variant for chosen in record.chosen} == {"int8-arm", "int8-x86", "int8-tflite"}
+    assert record.command.startswith("edge-quantize ")
+    assert "torch" in record.tools
+    assert ["broken.png" in line for line in record.notes] == [True]
+    assert record.split["calibration"] + record.split["choice"] + record.split["measure"] == 24
 
 
 @pytest.mark.parametrize("name", ["int8-arm", "int8-x86", "int8-tflite", "float32"])
@@ -50,11 +70,12 @@ def test_every_variant_loads_and_stays_near_float32(made: tuple[Bundle, Path], n
     assert_near_float32(*made, name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("factory", ["per_channel", "between_integers", "integers", "begins_in_float"])
 def test_any_normalization_goes_through_every_variant(tmp_path: Path, command: Command, factory: str) -> None:
     data = tiny.pictures(tmp_path / "data", each=4)
     out = tmp_path / "tiny.edge"
-    done = command(main, f"tests.quantize.tiny:{factory}", "--data", data, "--out", out, "--max-drop", 100, "--threads", 1)
+    done = command(main, f"tests.quantize.tiny:{factory}", "--data", data, "--out", out, *QUICK)
     assert done.code == 0, done
     bundle = open_bundle(out)
     for name in ("int8-arm", "int8-x86", "int8-tflite"):
@@ -86,7 +107,7 @@ def test_unreadable_pictures_are_named_and_libraries_are_quiet(command: Command,
     data = tiny.pictures(tmp_path / "data")
     (data / "red" / "broken.png").write_bytes(b"no picture")
     out = tmp_path / "bundle"
-    done = command(main, TINY, "--data", data, "--out", out, "--variants", "int8-x86", "--max-drop", 100, "--name", "mine")
+    done = command(main, TINY, "--data", data, "--out", out, "--variants", "int8-x86", "--name", "mine", *QUICK)
     assert done.code == 0, done
     assert done.out == ""
     assert all(line.startswith("edge-quantize: ") for line in done.err.splitlines()), done.err
@@ -95,25 +116,118 @@ def test_unreadable_pictures_are_named_and_libraries_are_quiet(command: Command,
     assert (card.name, [variant.name for variant in card.variants]) == ("mine", ["int8-x86"])
 
 
-def test_no_variant_within_the_gate_exits_3(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("quantize.build._top1", lambda built: 1.0 if built.variant.precision == "float32" else 0.5)
+def test_no_variant_within_the_gate_exits_3(command: Command, tmp_path: Path) -> None:
     data = tiny.pictures(tmp_path / "data", each=4)
-    done = command(main, TINY, "--data", data, "--out", tmp_path / "b.edge", "--variants", "int8-x86")
+    arguments = (TINY, "--data", data, "--out", tmp_path / "b.edge", "--variants", "int8-x86,float32", *QUICK)
+    done = command(main, *arguments, "--max-mb", 0.001)
     assert done.code == 3
-    assert "int8-x86 left out: it loses 50.00 points" in done.err
-    assert "no int8 variant is within 1 points of float32" in done.err.splitlines()[-1]
+    assert "edge-quantize: int8-x86 left out: 0.0" in done.err
+    last = done.err.splitlines()[-1]
+    assert f"tiny: no int8 variant passes the gates, nothing is written but {tmp_path / 'b.html'}; int8-x86: 0.0" in last
+    assert last.endswith("MB, 0.001 are allowed")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["b.html", "b.json", "data"]
+    assert json.loads((tmp_path / "b.json").read_text())["left_out"][0]["variant"] == "int8-x86"
+
+
+def test_calibration_on_three_pictures_of_noise_exits_3(command: Command, tmp_path: Path) -> None:
+    data = tiny.squares_and_noise(tmp_path / "data")
+    arguments = ("tests.quantize.tiny:detector", "--data", data, "--out", tmp_path / "b.edge", "--variants", "int8-x86")
+    done = command(main, *arguments, *QUICK, "--max-drop", 1)
+    assert done.code == 3
+    last = done.err.splitlines()[-1]
+    assert "squares: 3 pictures to calibrate, 3 to choose, 16 to measure" in done.err
+    assert "points, --max-drop allows 1 " in last
+    assert "calibrate on pictures from where the model will be used" in done.err
     assert not (tmp_path / "b.edge").exists()
+
+
+def test_it_can_be_interrupted_and_goes_on(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = tiny.pictures(tmp_path / "data", each=4)
+    cache = ("--cache", tmp_path / "cache")
+    arguments = (TINY, "--data", data, "--out", tmp_path / "b.edge", "--variants", "int8-x86", *ANYTHING, "--threads", 1)
+
+    def interrupting(self: object, candidate: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("quantize.progress.Progress.candidate", interrupting)
+        done = command(main, *arguments, *cache)
+    assert (done.code, done.err.splitlines()[-1]) == (130, "edge-quantize: interrupted; the same command goes on from here")
+    assert not (tmp_path / "b.edge").exists()
+    done = command(main, *arguments, *cache, "--verbose", "--budget-minutes", 0)
+    assert done.code == 0, done
+    assert "exporting to ONNX" not in done.err
+    assert done.err.count("int8-x86: error ranges, gptq weights: ") == 1
+    assert [variant.name for variant in open_bundle(tmp_path / "b.edge").card.variants] == ["int8-x86"]
+
+
+ONNX = [node("Conv", "x w b", "c", strides=[4, 4]), node("Relu", "c", "r"), node("GlobalAveragePool", "r", "g")]
+ONNX += [node("Flatten", "g", "f"), node("Gemm", "f t", "y")]
+WEIGHTS = {"w": floats(8, 3, 4, 4) * 0.1, "b": floats(8), "t": floats(8, 3)}
+OURS = ("--labels", "names.txt", "--mean", "127", "--std", "128")
+
+
+@pytest.mark.parametrize("size", [32, "side"])
+def test_an_onnx_file_becomes_a_bundle(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int | str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    data = tiny.pictures(tmp_path / "data", each=4)
+    Path("names.txt").write_text("\n".join(tiny.CLASSES))
+    write(tmp_path / "my net.onnx", ONNX, WEIGHTS, shape=(1, 3, size, size))
+    more = ("--size", "32x32") if size == "side" else ()
+    done = command(
+        main, "my net.onnx", "--data", data, "--out", "b.edge", "--variants", "int8-x86,float32", *OURS, *more, *QUICK
+    )
+    assert done.code == 0, done
+    assert "my net.onnx: taken as classify, head softmax, 32x32 rgb, crop, (pixel - 127) / 128" in done.err
+    bundle = open_bundle(tmp_path / "b.edge")
+    assert bundle.card.name == "my-net"
+    assert_near_float32(bundle, data, "int8-x86")
+
+
+def test_a_tflite_file_is_packed_as_it_is(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, made: tuple[Bundle, Path]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    bundle, data = made
+    Path("names.txt").write_text("\n".join(tiny.CLASSES))
+    raw = bundle.model_bytes(bundle.card.variant("int8-tflite"))
+    Path("net.tflite").write_bytes(raw)
+    done = command(main, "net.tflite", "--data", data, "--out", "b.edge", *OURS)
+    assert done.code == 0, done
+    packed = open_bundle(tmp_path / "b.edge")
+    [variant] = packed.card.variants
+    assert packed.model_bytes(variant) == raw
+    assert variant.accuracy is not None
+    assert variant.accuracy.top1 == bundle.card.variant("int8-tflite").accuracy.top1  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
         (["resnet50", "--data", "DATA"], "efficientnet-lite0"),
-        (["model.pt", "--data", "DATA"], "package.module:factory"),
+        (["model.pt", "--data", "DATA"], "give --labels FILE"),
+        (["model.pt", "--data", "DATA", "--labels", "coco"], "give --size WIDTHxHEIGHT"),
+        (["model.onnx", "--data", "DATA", "--labels", "coco"], "model.onnx: cannot be read: No such file"),
+        (["DATA/red/0.png.onnx", "--data", "DATA", "--labels", "coco"], "cannot be read"),
+        (["model.tflite", "--data", "DATA", "--labels", "coco"], "model.tflite: cannot be read: No such file"),
+        (["model.onnx", "--data", "DATA", "--config", "absent.toml"], "--config absent.toml: No such file"),
+        (["model.onnx", "--data", "DATA", "--labels", "coco", "--head", "yolo"], "no head 'yolo'"),
+        (["model.onnx", "--data", "DATA", "--labels", "coco", "--mean", "1,2"], "--mean '1,2': give one number, or three"),
+        (["model.onnx", "--data", "DATA", "--task", "segment"], "--task"),
+        (["DATA", "--data", "DATA"], "a folder; give the .onnx, .pt2 or .tflite file in it"),
+        (["efficientnet-lite0", "--data", "DATA", "--arg", "a=1"], "takes no arguments"),
+        ([TINY, "--data", "DATA", "--arg", "depth=1"], "TypeError"),
+        ([TINY, "--data", "DATA", "--report", "DATA/report"], "give NAME.html"),
+        ([TINY, "--data", "DATA", "--report", "/proc/absent/report.html"], "cannot be written"),
+        ([TINY, "--data", "DATA", "--min-speedup", "-1"], "--min-speedup"),
+        ([TINY, "--data", "DATA", "--max-ece", "2"], "--max-ece"),
+        ([TINY, "--data", "DATA", "--qat", "maybe"], "--qat"),
         (["tests.quantize.tiny:absent", "--data", "DATA"], "AttributeError"),
         (["tests.quantize.tiny:broken", "--data", "DATA"], "no weights here"),
         (["tests.quantize.tiny:pictures", "--data", "DATA"], "TypeError"),
-        (["tests.quantize.tiny:Path", "--data", "DATA"], "expected train.models.Classifier"),
+        (["tests.quantize.tiny:Path", "--data", "DATA"], "expected train.models.Classifier or Detector"),
         ([TINY, "--data", "DATA", "--variants", "int4"], "int8-tflite"),
         ([TINY, "--data", "DATA", "--variants", ","], "names none"),
         ([TINY, "--data", "DATA", "--name", "a/b"], "--name"),
@@ -134,10 +248,10 @@ def test_no_variant_within_the_gate_exits_3(command: Command, tmp_path: Path, mo
         (["tests.quantize.tiny:spaced_name", "--data", "DATA"], "'my model'; give letters, digits"),
         (["tests.quantize.tiny:no_name", "--data", "DATA"], "name is NoneType"),
         (["tests.quantize.tiny:few_labels", "--data", "DATA"], "float32 [1, 3] for its input of [1, 3, 32, 32], expected"),
-        (["tests.quantize.tiny:text_labels", "--data", "DATA"], "labels is not as train.models.Classifier says"),
+        (["tests.quantize.tiny:text_labels", "--data", "DATA"], "labels is not as train.models says"),
         (["tests.quantize.tiny:same_labels", "--data", "DATA"], "two labels have the id 'blue'"),
-        (["tests.quantize.tiny:feature_map", "--data", "DATA"], "expected logits float32 [1, 3]"),
-        (["tests.quantize.tiny:two_outputs", "--data", "DATA"], "returns dict, expected one tensor of logits [1, 3]"),
+        (["tests.quantize.tiny:feature_map", "--data", "DATA"], "expected logits [1, 3], as there are 3 labels"),
+        (["tests.quantize.tiny:two_outputs", "--data", "DATA"], "returns dict, expected one tensor of logits"),
         (["tests.quantize.tiny:wrong_size", "--data", "DATA"], "mat1 and mat2 shapes cannot be multiplied"),
     ],
 )
@@ -157,7 +271,7 @@ def test_mistakes_end_in_one_line_and_2(command: Command, tmp_path: Path, argume
 )
 def test_a_network_that_cannot_be_exported_ends_in_one_line(command: Command, tmp_path: Path, factory: str, says: str) -> None:
     data = tiny.pictures(tmp_path / "data", each=4)
-    done = command(main, f"tests.quantize.tiny:{factory}", "--data", data, "--out", tmp_path / "b.edge")
+    done = command(main, f"tests.quantize.tiny:{factory}", "--data", data, "--out", tmp_path / "b.edge", *QUICK)
     assert done.code == 2, done
     assert says in done.err.splitlines()[-1]
     assert "Traceback" not in done.err
@@ -165,7 +279,7 @@ def test_a_network_that_cannot_be_exported_ends_in_one_line(command: Command, tm
 
 def test_a_name_that_cannot_be_is_mended_by_a_flag(command: Command, tmp_path: Path) -> None:
     data = tiny.pictures(tmp_path / "data", each=4)
-    arguments = ("tests.quantize.tiny:spaced_name", "--data", data, "--out", tmp_path / "b", "--variants", "float32")
+    arguments = ("tests.quantize.tiny:spaced_name", "--data", data, "--out", tmp_path / "b", "--variants", "float32", *QUICK)
     assert command(main, *arguments, "--name", "mine").code == 0
     assert [variant.name for variant in open_bundle(tmp_path / "b").card.variants] == ["float32"]
 
@@ -215,6 +329,17 @@ def test_efficientnet_lite0_int8_is_within_a_point(shared_data: Path, command: C
             for picture in sorted(folder.iterdir())[:each]:
                 (data / part / folder.name / picture.name).symlink_to(picture)
     out = tmp_path / "lite0.edge"
-    done = command(main, "efficientnet-lite0", "--data", data, "--out", out, "--variants", "int8-x86,int8-tflite,float32")
+    done = command(
+        main,
+        "efficientnet-lite0",
+        "--data",
+        data,
+        "--out",
+        out,
+        "--variants",
+        "int8-x86,int8-tflite,float32",
+        "--no-cache",
+        "--no-arm-instructions",
+    )
     assert done.code == 0, done
-    assert [variant.name for variant in open_bundle(out).card.variants] == ["int8-x86", "int8-tflite", "float32"]
+    assert sorted(variant.name for variant in open_bundle(out).card.variants) == ["float32", "int8-tflite", "int8-x86"]

@@ -111,7 +111,7 @@ def test_names_that_stand_for_none_keep_their_number_for_ssd_alone() -> None:
         ("labels = ['a']", {"size": "big"}, UsageError, "--size 'big': give WIDTHxHEIGHT"),
         ("labels = ['a']", {"size": "3x"}, UsageError, "--size '3x': give WIDTHxHEIGHT"),
         ("labels = ['a']", {"labels": "absent.txt"}, InputError, "--labels absent.txt: No such file"),
-        ("", {}, UsageError, "give --labels FILE, a name a line, or imagenet or coco"),
+        ("", {}, UsageError, "give --labels FILE, a name a line, or imagenet"),
     ],
 )
 def test_every_mistake_is_one_line(tmp_path: Path, toml: str, flags: dict[str, Any], kind: type[EdgeError], says: str) -> None:

@@ -190,12 +190,15 @@ def detector() -> Detector:
     )
 
 
-def squares(folder: Path, count: int = 16) -> Path:
-    """Pictures of the detector's size with one to four squares on grey noise each, and their YOLO boxes, under `folder`."""
+def squares(folder: Path, count: int = 16, part: str = "") -> Path:
+    """Pictures of the detector's size with one to four squares on grey noise each, and their YOLO boxes, under `folder`.
+
+    `part` is train or val, where there are both.
+    """
     random = np.random.default_rng(0)
     cells = DETECTOR_SIZE // CELL
     for name in ("images", "labels"):
-        (folder / name).mkdir(parents=True)
+        (folder / name / part).mkdir(parents=True)
     (folder / "classes.txt").write_text("\n".join(COLORS))
     for index in range(count):
         picture = random.integers(110, 145, (DETECTOR_SIZE, DETECTOR_SIZE, 3), dtype=np.uint8)
@@ -206,6 +209,19 @@ def squares(folder: Path, count: int = 16) -> Path:
             square[:] = 60
             square[..., 2 - color] = 230  # BGR
             lines.append(f"{color} {(column + 0.5) / cells} {(row + 0.5) / cells} {1 / cells} {1 / cells}")
-        cv2.imwrite(str(folder / "images" / f"{index}.png"), picture)
-        (folder / "labels" / f"{index}.txt").write_text("\n".join(lines))
+        cv2.imwrite(str(folder / "images" / part / f"{index}.png"), picture)
+        (folder / "labels" / part / f"{index}.txt").write_text("\n".join(lines))
+    return folder
+
+
+def squares_and_noise(folder: Path) -> Path:
+    """Pictures to measure with squares, and six others, to calibrate with and to choose with, of nothing but grey noise."""
+    squares(folder, 16, "val")
+    random = np.random.default_rng(1)
+    for name in ("images", "labels"):
+        (folder / name / "train").mkdir()
+    for index in range(6):
+        noise = random.integers(110, 145, (DETECTOR_SIZE, DETECTOR_SIZE, 3), dtype=np.uint8)
+        cv2.imwrite(str(folder / "images" / "train" / f"{index}.png"), noise)
+        (folder / "labels" / "train" / f"{index}.txt").write_text("0 0.5 0.5 0.1 0.1")  # without any it would be no data set
     return folder
