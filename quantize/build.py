@@ -25,7 +25,7 @@ from quantize.judge import METRICS, Judge
 from quantize.measure import Measured, measure
 from quantize.pack import tools
 from quantize.record import Candidate, Chosen, LayerNoise, Left, Record
-from quantize.search import Gates, Reference, Search, Tried, instruction_ratios, lost, noisiest
+from quantize.search import ENOUGH_PICTURES, Gates, Reference, Search, Tried, instruction_ratios, lost, noisiest
 from quantize.sensitivity import layer_noise
 from quantize.speed import paired
 from quantize.store import Store, digest
@@ -111,7 +111,9 @@ class _Build:
         pictures = [model.prepare(frame).data for frame, _ in labelled_frames(split.calibration, ears.bad)]
         if not pictures:
             raise InputError("no calibration picture is readable; give more pictures")
-        self._judge = Judge(model, split.choice, ears.bad)
+        # chance moves the metric of few pictures by more than having calibrated on them flatters it
+        choice = split.choice if len(split.choice) >= ENOUGH_PICTURES // 2 else (*split.choice, *split.calibration)
+        self._judge = Judge(model, choice, ears.bad)
         self._workshop = Workshop(model, pictures, plan.threads, store, ears.say)
         self._noise: dict[str, float] | None = None
         self._reference = self._refer()

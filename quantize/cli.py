@@ -190,11 +190,13 @@ def main(model: str, data: Path, out: Path, name: str | None, **options: Any) ->
     built = _build(float_model, split, names, options, threads, picture, data, bad)
     _write_report(built, report)
     for line in summary_lines(built.record):
-        say(line)
+        click.echo(line, err=True)  # a table, which a said line would lose its columns in
     int8 = [name for name in names if name != "float32"]
     if int8 and not any(one.variant.precision == "int8" for one in built.variants):
-        reasons = "; ".join(f"{left.variant}: {left.why}" for left in built.record.left_out)
-        raise GateError(f"{float_model.name}: no int8 variant passes the gates, nothing is written but {report}; {reasons}")
+        best = built.record.left_out[0]
+        raise GateError(
+            f"{float_model.name}: no int8 variant passes the gates; only {report} is written; {best.variant}: {best.why}"
+        )
     calibration = f"{len(split.calibration)} pictures of {data.resolve().name}"
     card = pack(out, float_model, name or float_model.name, built.variants, picture, calibration, _command())
     kept = ", ".join(variant.name for variant in card.variants)

@@ -25,6 +25,7 @@ EQUALLY_FAST = 0.85
 CLEAR_DB = 20.0
 ENOUGH_PICTURES = 200
 """It is enough when outputs stand so clear of noise, or so many pictures say that not half is lost of what may be."""
+LITTLE_DB = 1.0
 VERSION = 3
 """Changes when what is built from the same settings changes, so that nothing stale is taken from the store."""
 
@@ -138,14 +139,20 @@ class Search:
             if count >= len(order) or (self._is_enough() and count > KEPT_FLOAT[1]):
                 break
             yield replace(start, float_layers=tuple(order[:count]))
+        mixed = sorted((one for one in self.tried if one.float_layers), key=lambda settings: len(settings.float_layers))
+        if not mixed:
+            return
         fast = [tried.settings for tried in self.ranked() if tried.settings.float_layers]
-        closest = max(
-            (settings for settings in self.tried if settings.float_layers),
-            key=lambda settings: self.tried[settings].candidate.fidelity_db or 0.0,
-            default=None,
-        )
-        for settings in dict.fromkeys([*fast[:1], *([closest] if closest and not fast else [])]):
+        for settings in dict.fromkeys([self._knee(mixed), *fast[:1]]):
             yield replace(settings, rounding="corrected")
+
+    def _knee(self, mixed: Sequence[Settings]) -> Settings:
+        """The fewest layers in float after which the next two steps gain next to nothing."""
+        fidelity = [self.tried[settings].candidate.fidelity_db or 0.0 for settings in mixed]
+        for index, reached in enumerate(fidelity[:-2]):
+            if max(fidelity[index + 1 : index + 3]) - reached < LITTLE_DB:
+                return mixed[index]
+        return mixed[-1]
 
     def _is_enough(self) -> bool:
         """Whether what was found leaves nothing to ask for."""
