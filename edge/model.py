@@ -28,8 +28,12 @@ class Model:
 
 
 def preference(variants: Sequence[Variant], machine: str) -> list[Variant]:
-    """Variants made for `machine` or for any first, then the rest; card order, which is the faster first, within each."""
-    return sorted(variants, key=lambda variant: bool(variant.machines) and machine not in variant.machines)
+    """Variants made for `machine` first, then those made for any, then the rest; card order within each."""
+
+    def rank(variant: Variant) -> int:
+        return 0 if machine in variant.machines else 1 if not variant.machines else 2
+
+    return sorted(variants, key=rank)
 
 
 def open_model(

@@ -190,7 +190,7 @@ def main(model: str, data: Path, out: Path, name: str | None, **options: Any) ->
     built = _build(float_model, split, names, options, threads, picture, data, bad)
     _write_report(built, report)
     for line in summary_lines(built.record):
-        click.echo(line, err=True)  # a table, which a said line would lose its columns in
+        click.echo(f"{NAME}: {line}", err=True)  # `say` would take its columns from a table
     int8 = [name for name in names if name != "float32"]
     if int8 and not any(one.variant.precision == "int8" for one in built.variants):
         best = built.record.left_out[0]

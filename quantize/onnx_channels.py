@@ -178,7 +178,7 @@ def _selections(plan: Plan) -> list[tuple[Step, Array]]:
         shape = plan.shapes.get(step.inputs[0], ())
         if picked is None or picked.ndim != 1 or len(shape) != 4 or len(np.unique(picked)) < len(picked):
             continue
-        if len(picked) > 1 and not np.array_equal(picked, np.arange(picked[0], picked[0] + len(picked))):
+        if 1 < len(picked) < shape[1] and not np.array_equal(picked, np.arange(picked[0], picked[0] + len(picked))):
             found.append((step, picked % shape[1]))
     return found
 

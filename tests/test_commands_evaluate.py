@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from edge.bundle import Bundle, open_bundle
@@ -15,7 +16,7 @@ from edge.card import Variant
 from edge.commands.evaluate import main
 from edge.datasets import Sample
 from edge.engines import EngineOptions
-from edge.evaluate import Report
+from edge.evaluate import Report, Scored
 from edge.model import Model, load_variant, open_model
 from tests.conftest import Finished
 from tests.samples import encoded, entries_of, frame, picture, squares, with_expected, with_file, write_entries
@@ -88,7 +89,7 @@ def test_a_limit_is_spread_over_all_of_it(evaluate: Command, data: Path, monkeyp
 
     def look(model: Model, samples: list[Sample], bad: Callable[[str], None]) -> Report:
         seen.append(list(samples))
-        return Report(len(samples), 0, 1.0, 1.0, 0.0, 1.0)
+        return Report(len(samples), 0, 1.0, 1.0, 0.0, 1.0, Scored(np.ones(1, np.float32), np.ones(1, np.bool_)))
 
     monkeypatch.setattr("edge.commands.evaluate.evaluate", look)
     assert evaluate("--data", data, "--variant", "float32").code == 0

@@ -106,7 +106,7 @@ def test_a_detector_keeps_what_it_finds(detector: tuple[FloatModel, Path, Store]
         assert one.variant.tolerance > 0
     record = made.record
     assert (record.metric_name, record.task) == ("ap50", "detect")
-    assert record.split == {"calibration": 8, "choice": 12, "measure": 20}
+    assert record.split == {"calibration": 8, "choice": 20, "measure": 20}
     chosen = {one.variant: one.candidate for one in record.chosen}
     assert chosen.keys() == {"int8-x86", "int8-arm"}
     assert {one.id for one in record.candidates if one.chosen} == set(chosen.values())
@@ -191,7 +191,7 @@ def test_unreadable_pictures_are_named_wherever_they_are(classifier: tuple[Float
         path.write_bytes(b"no picture")
     heard = Heard()
     record = built((model, data, store), heard).record
-    assert record.split == {"calibration": 5, "choice": 5, "measure": 11}
+    assert record.split == {"calibration": 5, "choice": 10, "measure": 11}
     assert all(any(str(path) in line for line in heard.bad) for path in broken)
     assert all("\n" not in line for line in heard.bad)
 

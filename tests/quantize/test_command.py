@@ -62,7 +62,7 @@ def test_a_report_lies_beside_the_bundle(made: tuple[Bundle, Path]) -> None:
     assert record.command.startswith("edge-quantize ")
     assert "torch" in record.tools
     assert ["broken.png" in line for line in record.notes] == [True]
-    assert record.split["calibration"] + record.split["choice"] + record.split["measure"] == 24
+    assert record.split["choice"] + record.split["measure"] == 24  # so few choose together with those that calibrate
 
 
 @pytest.mark.parametrize("name", ["int8-arm", "int8-x86", "int8-tflite", "float32"])
