@@ -12,6 +12,7 @@ from pathlib import Path
 import onnx
 import onnxruntime as ort
 
+from edge.engines.onnx import ROUNDING_OPTIMIZERS
 from edge.types import UInt8
 from quantize.tflite_graph import TfliteGraph
 
@@ -50,7 +51,7 @@ def _onnx(data: bytes) -> Counter[tuple[str, bool]]:
         options.log_severity_level = 4
         options.optimized_model_filepath = str(path)
         options.add_session_config_entry("session.qdqisint8allowed", "1")  # as on ARM: x86 would not fuse signed activations
-        ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+        ort.InferenceSession(data, options, providers=["CPUExecutionProvider"], disabled_optimizers=ROUNDING_OPTIMIZERS)
         nodes = onnx.load(path).graph.node
     return Counter((node.op_type, node.op_type.startswith(INTEGER_PREFIXES)) for node in nodes if node.op_type not in MOVING)
 

@@ -15,6 +15,8 @@ from edge.errors import EngineError
 from edge.types import Outputs, Tensor
 
 ort.set_default_logger_severity(3)  # what concerns the user is in the exception; warnings would break the one line
+ROUNDING_OPTIMIZERS = ["WeightBiasQuantization"]
+"""They round weights that a quantizer left in float on purpose, with one scale a tensor."""
 DTYPES = {"tensor(uint8)": "uint8", "tensor(float)": "float32"}
 
 
@@ -37,7 +39,9 @@ class OnnxEngine:
             # x86 without VNNI saturates pairs of full-range products; nothing else does
             session_options.add_session_config_entry("session.x64quantprecision", "1")
         try:
-            session = ort.InferenceSession(model, session_options, providers=["CPUExecutionProvider"])
+            session = ort.InferenceSession(
+                model, session_options, providers=["CPUExecutionProvider"], disabled_optimizers=ROUNDING_OPTIMIZERS
+            )
         except Exception as error:  # onnxruntime raises a class of its own for each status code
             raise EngineError(f"ONNX Runtime {ort.__version__} refuses {variant.file}: {first_line(error)}") from None
         self._session: ort.InferenceSession | None = session
