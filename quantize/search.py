@@ -20,8 +20,9 @@ from quantize.targets import Settings, Target, variant_of
 
 KEPT_FLOAT = (1, 2, 3, 4, 8, 16, 32)
 """How many of the noisiest layers are left in float, one candidate after the other."""
-EQUALLY_FAST = 0.85
-"""Of candidates within this of the fastest, the one closest to float32 is chosen."""
+EQUALLY_FAST = 0.9
+EQUALLY_CLOSE_DB = 1.0
+"""Of those within EQUALLY_FAST of the fastest, those within this of the closest to float32 come first, the fastest ahead."""
 CLEAR_DB = 20.0
 ENOUGH_PICTURES = 200
 """It is enough when outputs stand so clear of noise, or so many pictures say that not half is lost of what may be."""
@@ -85,22 +86,22 @@ class Search:
         """Every candidate that passes, best first; those that don't are in `tried` with the reason."""
         for settings in self._ideas():
             if settings not in self.tried:
-                self.tried[settings] = self._try(settings)
+                self.tried[settings] = self.attempt(settings)
                 self.heard(self.tried[settings].candidate)
             if time.monotonic() > self.until_s:
                 break
         return self.ranked()
 
     def ranked(self) -> list[Tried]:
-        """Those that pass, the fastest first; among those about as fast the one closest to float32."""
-        passing = [tried for tried in self.tried.values() if not tried.candidate.refused]
-        if not passing:
-            return []
-        fastest = max(_speedup(tried.candidate, self.reference) for tried in passing)
+        """Those that pass, best first: about as fast as the fastest, then of these about as close to float32 as the closest."""
+        passing = self._passing()
+        speeds = {tried.settings: _speedup(tried.candidate, self.reference) for tried in passing}
+        least = EQUALLY_FAST * max(speeds.values(), default=0.0)
+        closest = max((_fidelity(tried) for tried in passing if speeds[tried.settings] >= least), default=0.0)
 
-        def rank(tried: Tried) -> tuple[bool, float]:
-            is_fast = _speedup(tried.candidate, self.reference) >= EQUALLY_FAST * fastest
-            return is_fast, tried.candidate.fidelity_db or 0.0
+        def rank(tried: Tried) -> tuple[bool, bool, float, float]:
+            speed, fidelity = speeds[tried.settings], _fidelity(tried)
+            return speed >= least, fidelity >= closest - EQUALLY_CLOSE_DB, speed, fidelity
 
         return sorted(passing, key=rank, reverse=True)
 
@@ -167,9 +168,13 @@ class Search:
     def _passing(self) -> list[Tried]:
         return [tried for tried in self.tried.values() if not tried.candidate.refused]
 
-    def _try(self, settings: Settings) -> Tried:
-        kind = self.target.kind
-        identity = digest(VERSION, self.key, kind.name, settings)
+    def identity(self, settings: Settings) -> str:
+        """What a candidate is kept under."""
+        return digest(VERSION, self.key, self.target.kind.name, settings)
+
+    def attempt(self, settings: Settings) -> Tried:
+        """A candidate, built and measured, or as it was kept; its gates are judged anew."""
+        kind, identity = self.target.kind, self.identity(settings)
         data = self.store.get(f"file-{identity}")
         candidate = self.store.record(f"candidate-{identity}", Candidate)
         if data is not None and candidate is not None:
@@ -221,6 +226,10 @@ class Search:
         """The candidate with the first gate that it misses, if any."""
         candidate.refused = refusal(candidate, self.reference, self.gates)
         return candidate
+
+
+def _fidelity(tried: Tried) -> float:
+    return tried.candidate.fidelity_db or 0.0
 
 
 def _structure(settings: Settings) -> tuple[object, ...]:
