@@ -232,10 +232,10 @@ def test_labels_are_the_folders(folder: Path, tmp_path: Path) -> None:
 def test_transfer_teaches_a_published_model_the_folders_classes(tmp_path: Path) -> None:
     data = tmp_path / "set"
     tiny.pictures(data / "train")
-    tiny.pictures(data / "val", each=2)
+    tiny.pictures(data / "val", each=8)
     said: list[str] = []
     made = transfer(data=data, recipe=Recipe(epochs=0.5, rate=1e-4, batch=8, batch_norm="freeze"), say=said.append)
     assert [label.name for label in made.labels] == list(tiny.CLASSES)
-    assert accuracy(made.network, pictures_of(data / "val", made)) == 1.0
+    assert accuracy(made.network, pictures_of(data / "val", made)) > 0.75  # of tinted noise, a third by chance
     assert "fine-tuned on set" in made.source
     assert "24 pictures of 3 classes" in said[0]
