@@ -17,6 +17,8 @@ SAMPLES_PER_PICTURE = 8192
 BINS = 2048
 LEVELS = 255
 SHARES = np.geomspace(1.0, 0.02, 48)
+NARROWEST = 1e-6
+"""What a tensor that is always zero, or as good as that, is given."""
 PERCENT = 0.01
 """The `percentile` calibrator leaves out this much of the values at either end."""
 
@@ -73,8 +75,8 @@ def least_error(values: Values, low: float, high: float, function: Function = id
     `low` <= 0 <= `high` are the extremes seen. The ends move one after the other, so that a tail on one side costs the
     other nothing: what a SiLU reads may end at -120, where it gives 0 like at -8.
     """
-    if high <= low:
-        return low, low + 1e-6
+    if high - low <= NARROWEST:
+        return low, low + NARROWEST
     counts, edges = np.histogram(values, BINS, (low, high))
     seen = counts > 0
     centers, counts = ((edges[1:] + edges[:-1]) / 2)[seen], counts[seen]
@@ -95,7 +97,7 @@ def least_error(values: Values, low: float, high: float, function: Function = id
 
 def whole(values: Values, low: float, high: float, function: Function = identity) -> Range:
     """From the smallest to the largest value seen."""
-    return (low, high) if high > low else (low, low + 1e-6)
+    return (low, high) if high - low > NARROWEST else (low, low + NARROWEST)
 
 
 def percentile(values: Values, low: float, high: float, function: Function = identity) -> Range:
@@ -110,8 +112,8 @@ def entropy(values: Values, low: float, high: float, function: Function = identi
     Kullback-Leibler divergence of the clipped histogram from its quantized version (Migacz, 8-bit Inference with
     TensorRT, GTC 2017), both ends shrinking together, so zero keeps its place.
     """
-    if high <= low:
-        return low, low + 1e-6
+    if high - low <= NARROWEST:
+        return low, low + NARROWEST
     counts, edges = np.histogram(values, BINS, (low, high))
     centers = (edges[1:] + edges[:-1]) / 2
 

@@ -45,11 +45,11 @@ class Progress:
         settings = candidate.settings
         kept = f", {len(settings['float_layers'])} layers in float" if settings["float_layers"] else ""
         silu = ", SiLU in float" if settings["float_silu"] else ""
+        fidelity = "no" if candidate.fidelity_db is None else f"{candidate.fidelity_db:.1f}"  # none of noise without bounds
         speed = f", {candidate.speedup:.2f} times float32's speed" if candidate.speedup is not None else ""
         self._say(
             f"{candidate.target}: {settings['calibrator']} ranges, {settings['rounding']} weights{kept}{silu}: "
-            f"{candidate.fidelity_db:.1f} dB, metric {candidate.metric:.4f}{speed}"
-            + (f"; {candidate.refused}" if candidate.refused else "")
+            f"{fidelity} dB, metric {candidate.metric:.4f}{speed}" + (f"; {candidate.refused}" if candidate.refused else "")
         )
 
     def done(self) -> None:

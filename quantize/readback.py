@@ -73,7 +73,9 @@ def slowest_operators(data: bytes, picture: UInt8, name: str, runs: int = 10) ->
         options.log_severity_level = 4
         options.enable_profiling = True
         options.profile_file_prefix = os.path.join(folder, "profile")
-        session = ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+        session = ort.InferenceSession(
+            data, options, providers=["CPUExecutionProvider"], disabled_optimizers=ROUNDING_OPTIMIZERS
+        )
         for _ in range(runs):
             session.run(None, {name: picture})
         events = json.loads(Path(session.end_profiling()).read_text())

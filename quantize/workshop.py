@@ -169,6 +169,8 @@ class Workshop:
             elif weights.rounding == "corrected":
                 made = self.corrected(weights)
                 self.adopt(weights, made.graph, made.ranges)
+            elif not weights.is_own:
+                raise ValueError(f"{weights} were not trained; adopt them first")  # never others under their name
             else:
                 inputs = None if weights.rounding == "nearest" else self.inputs()
                 self.adopt(weights, on_grid(self.graph, inputs, weights.limit), {})

@@ -55,10 +55,11 @@ def test_zero_is_inside_and_no_range_is_empty_or_wider_than_what_was_seen(name: 
     assert top <= max(high, low + 1e-6)
 
 
+@pytest.mark.parametrize("value", [0.0, 1e-45, -1e-20])
 @pytest.mark.parametrize("name", CALIBRATORS)
-def test_a_tensor_that_is_always_zero_has_a_range_that_is_not_empty(name: str) -> None:
+def test_a_tensor_that_is_as_good_as_zero_has_a_range_that_is_not_empty(name: str, value: float) -> None:
     observer = Observer()
-    observer.see({"dead": np.zeros((1, 4), np.float32)})
+    observer.see({"dead": np.full((1, 4), value, np.float32)})
     low, high = observer.ranges(name)["dead"]
     assert low <= 0 < high
 
