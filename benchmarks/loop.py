@@ -28,6 +28,8 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+from devices import processor
+
 HANDWRITTEN = Path(__file__).with_name("handwritten.py")
 EDGE_RUN = Path(sys.executable).with_name("edge-run")
 DEMO_FRAMES = 450
@@ -219,19 +221,6 @@ def rows(pairs: Sequence[tuple[Run, Run]]) -> list[list[str]]:
 def markdown(table: Sequence[Sequence[str]]) -> str:
     head = ["", "edge-run", "hand-written", "edge-run is", "pairs from", "target"]
     return "\n".join(f"| {' | '.join(row)} |" for row in [head, ["---"] * len(head), *table])
-
-
-def processor() -> str:
-    """The processor's name and the features that matter to integer kernels, by the kernel's account."""
-    try:
-        fields = dict(line.split(":", 1) for line in Path("/proc/cpuinfo").read_text().splitlines() if ":" in line)
-    except OSError:
-        return platform.processor() or platform.machine()
-    known = {key.strip(): value.strip() for key, value in fields.items()}
-    flags = set((known.get("flags") or known.get("Features") or "").split())
-    wanted = ("avx2", "avx512f", "avx_vnni", "avx512_vnni", "amx_int8", "asimddp", "i8mm")
-    features = " ".join(flag for flag in wanted if flag in flags)
-    return f"{known.get('model name', platform.machine())}, {os.cpu_count()} cores, {features or 'no features of note'}"
 
 
 def main() -> None:

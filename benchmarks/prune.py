@@ -24,15 +24,12 @@ from edge.engines import EngineOptions, open_engine
 from edge.errors import EdgeError
 from edge.evaluate import evaluate
 from edge.model import Model
-from edge.types import UInt8
 from quantize.data import shuffled
 from quantize.float_model import float_model
 from quantize.prune import Pruned, parse_target, prune
-from quantize.pruned import QUICK_PICTURES, VARIANTS, relative_cost
+from quantize.pruned import QUICK_PICTURES, VARIANTS, int8_files, relative_cost
 from quantize.speed import paired
-from quantize.store import Store
-from quantize.targets import KINDS, Settings, target, variant_of
-from quantize.workshop import Workshop
+from quantize.targets import Settings
 from train.finetune import Progress, accuracy
 from train.models import Classifier
 from train.pictures import Pictures
@@ -40,14 +37,6 @@ from train.transfer import transfer
 
 CALIBRATION_PICTURES = 128
 THREADS = 2
-
-
-def int8(classifier: Classifier, pictures: Sequence[UInt8]) -> list[tuple[bytes, Variant]]:
-    """The file of every variant of a classifier, calibrated on `pictures`, in the order of `VARIANTS`."""
-    model = float_model(classifier)
-    workshop = Workshop(model, pictures, THREADS, Store(None), lambda line: None)
-    made = [(target(name, workshop).build(Settings()), KINDS[name]) for name in VARIANTS]
-    return [(data, variant_of(kind, data, model.role)) for data, kind in made]
 
 
 def top1(classifier: Classifier, data: bytes, variant: Variant, samples: Sequence[Sample]) -> float:
@@ -115,8 +104,9 @@ def compare(data: Path, wanted: str, minutes: float | None, cache: Path) -> None
     for what, (before, after) in (("multiplications, M", macs), ("parameters, M", parameters)):
         print(f"| {what} | {before / 1e6:.1f} | {after / 1e6:.1f} | {after / before:.2f}x |")
     row("float32 top-1", accuracy(whole.network, pictures), accuracy(cut.network, pictures))
-    for name, a, b in zip(VARIANTS, int8(whole, calibration), int8(cut, calibration), strict=True):
-        row(f"{name} top-1", top1(whole, *a, val), top1(cut, *b, val))
+    files = [int8_files(float_model(one), calibration, VARIANTS, THREADS, Settings()) for one in (whole, cut)]
+    for name, a, b in zip(VARIANTS, *files, strict=True):
+        row(f"{name} top-1", top1(whole, a[0], a[1], val), top1(cut, b[0], b[1], val))
         slow, fast = paired([a, b], calibration[0])
         print(
             f"| {name} ms, 1 thread | {slow.ms:.2f} | {fast.ms:.2f} "

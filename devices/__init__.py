@@ -1,5 +1,5 @@
 """Boards as data, and which one this is."""
 
-from devices.board import Board, detect
+from devices.board import Board, detect, processor
 
-__all__ = ["Board", "detect"]
+__all__ = ["Board", "detect", "processor"]

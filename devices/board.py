@@ -43,6 +43,8 @@ GENERIC = {
 }
 """Machine → what to assume of a board that no literal names; cores and threads are filled in from the machine."""
 
+INTEGER_FEATURES = ("avx2", "avx512f", "avx_vnni", "avx512_vnni", "amx_int8", "asimddp", "i8mm")
+
 MACHINE_ALIASES = {"arm64": "aarch64", "amd64": "x86_64", "armv8l": "armv7l"}
 
 
@@ -75,3 +77,16 @@ def _device_tree_model(root: Path) -> str:
         except OSError:
             continue
     return ""
+
+
+def processor() -> str:
+    """The processor's name, its cores, and the features that matter to integer kernels, by the kernel's account."""
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        text = ""
+    fields = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
+    known = {key.strip(): value.strip() for key, value in fields.items()}
+    flags = set((known.get("flags") or known.get("Features") or "").split())
+    features = " ".join(feature for feature in INTEGER_FEATURES if feature in flags)
+    return f"{known.get('model name') or platform.machine()}, {os.cpu_count()} cores, {features or 'no features of note'}"

@@ -67,12 +67,16 @@ class DetectionReport:
     scored: Scored = field(repr=False, compare=False)
 
 
+def calibration_bins(confidence: Float32) -> Int64:
+    """The bin of each confidence [n] among 15 equal ones, each of which holds its upper end and the first zero, too."""
+    return np.clip(np.ceil(np.asarray(confidence, np.float64) * ECE_BINS).astype(np.int64) - 1, 0, ECE_BINS - 1)
+
+
 def expected_calibration_error(confidence: Float32, correct: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> float:
     """The mean gap between confidence [n] and accuracy over 15 equal bins, weighted by their share (Guo et al., 2017)."""
     if len(confidence) == 0:
         return 0.0
-    bins = np.clip(np.ceil(np.asarray(confidence, np.float64) * ECE_BINS).astype(int) - 1, 0, ECE_BINS - 1)
-    gaps = np.bincount(bins, weights=np.asarray(correct, np.float64) - confidence, minlength=ECE_BINS)
+    gaps = np.bincount(calibration_bins(confidence), weights=np.asarray(correct, np.float64) - confidence, minlength=ECE_BINS)
     return float(np.abs(gaps).sum() / len(confidence))
 
 

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import platform
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime, timezone
 
 import msgspec
 import numpy as np
 
+from devices import processor
 from edge.card import Variant
 from edge.datasets import labelled_frames
 from edge.engines import EngineOptions, open_engine
@@ -23,15 +21,15 @@ from quantize.float_model import FloatModel
 from quantize.instructions import Counter
 from quantize.judge import METRICS, Judge
 from quantize.measure import Measured, measure
-from quantize.pack import tools
+from quantize.pack import created, tools
 from quantize.record import Candidate, Chosen, LayerNoise, Left, Record
-from quantize.search import ENOUGH_PICTURES, Gates, Reference, Search, Tried, instruction_ratios, lost, noisiest
+from quantize.refusals import too_inaccurate, too_slow, unlike
+from quantize.search import ENOUGH_PICTURES, Gates, Reference, Search, Tried, instruction_ratios, lost, noisiest, slower
 from quantize.sensitivity import layer_noise
 from quantize.speed import paired
 from quantize.store import Store, digest
 from quantize.targets import KINDS, Kind, Settings, target, variant_of
 from quantize.training import trained
-from quantize.verdicts import too_inaccurate, too_slow, unlike
 from quantize.workshop import Workshop
 
 Say = Callable[[str], None]
@@ -169,7 +167,7 @@ class _Build:
             reference=self._reference,
             gates=self._plan.gates,
             store=self._store,
-            key=digest(self._workshop.calibration_key, self._judge.key, tools(), machine()),
+            key=digest(self._workshop.calibration_key, self._judge.key, tools(), processor()),
             threads=self._plan.threads,
             until_s=until_s,
             noise=self._layer_noise,
@@ -184,7 +182,8 @@ class _Build:
     def _layer_noise(self) -> dict[str, float]:
         """Which layers disturb most; once for all targets, whose arithmetic is the same but for a bit of the weights."""
         if self._noise is None:
-            kept = self._store.record(f"noise-{self._workshop.calibration_key}", dict[str, float])
+            key = f"noise-{digest(self._workshop.calibration_key, self._judge.key)}"
+            kept = self._store.record(key, dict[str, float])
             if kept is None:
                 inputs = [self._workshop.normalize(tensor.data) for tensor in self._judge.tensors[:SENSITIVITY_PICTURES]]
 
@@ -193,7 +192,7 @@ class _Build:
                     return True
 
                 kept = layer_noise(self._workshop.graph, inputs, 127, self._judge.noise, tick)
-                self._store.put_record(f"noise-{self._workshop.calibration_key}", kept)
+                self._store.put_record(key, kept)
             self._noise = kept
         return self._noise
 
@@ -226,7 +225,6 @@ class _Build:
         if last is None:
             last = search.best()
             why = self._refused(kind, last)
-        last.candidate.refused = last.candidate.refused or why
         metrics = seen.metrics if seen else {}
         candidate = last.candidate
         self._record.left_out.append(
@@ -266,9 +264,9 @@ class _Build:
         engine.close()
         variant = variant_of(kind, tried.data, self._model.role)
         engine = open_engine(tried.data, variant, EngineOptions(self._plan.threads, exact=True))
-        noise = other.noise(other.run(engine))
+        fidelity_db = other.fidelity_db(other.run(engine))
         engine.close()
-        return tried.candidate.fidelity_db or 0.0, float(-10 * np.log10(max(noise, 1e-12)))
+        return tried.candidate.fidelity_db or 0.0, fidelity_db
 
     def _refused(self, kind: Kind, tried: Tried) -> str:
         """Why not even the candidate closest to float32 passes on the pictures that choose."""
@@ -278,7 +276,7 @@ class _Build:
             return too_inaccurate(
                 drop, gates.max_drop, candidate.fidelity_db or 0.0, noisiest(self._layer_noise(), self._workshop.names)
             )
-        if "speed" in candidate.refused:
+        if slower(candidate, self._reference, gates):
             return too_slow(candidate.refused, tried.data, kind, self._judge.tensors[0].data, candidate)
         return candidate.refused
 
@@ -347,9 +345,9 @@ class _Build:
             model=self._model.name,
             task=self._model.task,
             metric_name=name,
-            created=datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
+            created=created(),
             command="",
-            machine=machine(),
+            machine=processor(),
             gates=limits,
             split={
                 "calibration": len(self._workshop.pictures),
@@ -366,19 +364,3 @@ class _Build:
 def processors(kind: Kind) -> str:
     """What a variant is for, in words."""
     return "ARM boards" if kind.machines else "any processor"
-
-
-def machine() -> str:
-    """The processor that times were taken on."""
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
-            fields = dict(line.split(":", 1) for line in file if ":" in line)
-    except OSError:
-        fields = {}
-    known = {key.strip(): value.strip() for key, value in fields.items()}
-    flags = set((known.get("flags") or known.get("Features") or "").split())
-    features = " ".join(flag for flag in ("avx2", "avx512f", "avx_vnni", "avx512_vnni", "asimddp", "i8mm") if flag in flags)
-    return f"{known.get('model name') or platform.machine()}, {os.cpu_count()} cores, {features}".rstrip(", ")
-
-
-__all__ = ["Built", "Ears", "Plan", "Settings", "build"]

@@ -14,7 +14,7 @@ from quantize.calibrate import Ranges
 from quantize.equalize import Unit, equalized
 from quantize.fake import FakeQuantized, observe, place
 from quantize.graph import WEIGHTED, weight_and_bias
-from quantize.rounding import _patches, round_weights
+from quantize.rounding import patches_of, round_weights
 
 RIDGE = 0.5
 """How strongly weights are held where they were, as a share of each input's variance."""
@@ -59,8 +59,8 @@ def corrected(
                 read = reference.all_input_nodes[0], node.all_input_nodes[0]
                 for wanted, given in zip(exact.values(read[0]), close.values(read[1]), strict=True):
                     fit.add(
-                        _patches(reference, (wanted, weight, None, *reference.args[3:])),
-                        _patches(node, (student.enter(node, given), weight, None, *node.args[3:])),
+                        patches_of(reference, (wanted, weight, None, *reference.args[3:])),
+                        patches_of(node, (student.enter(node, given), weight, None, *node.args[3:])),
                     )
                 start = student.weight_and_bias(node.name)[0]
                 student.set_weight_and_bias(node.name, *fit.solve(weight, bias, start, limit if weights else None))

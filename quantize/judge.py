@@ -80,7 +80,7 @@ class Judge:
 
     def verdict(self, variant: Variant, outputs: Sequence[Float32]) -> Verdict:
         """How a candidate did on all pictures."""
-        fidelity_db = round(-10 * math.log10(max(self.noise(outputs), 1e-12)), 3)
+        fidelity_db = round(self.fidelity_db(outputs), 3)
         answers, wanted = self._answers(variant, outputs), self._answers(variant, self._reference)
         random = np.random.default_rng(0)
         differences = []
@@ -89,6 +89,10 @@ class Judge:
             differences.append(self._score(answers, chosen) - self._score(wanted, chosen))
         everything = list(range(len(self.truth)))
         return Verdict(fidelity_db, self._score(answers, everything), round(float(np.std(differences)), 5))
+
+    def fidelity_db(self, outputs: Sequence[Float32]) -> float:
+        """Signal over noise of the first pictures, in decibels."""
+        return -10 * math.log10(max(self.noise(outputs), 1e-12))
 
     def noise(self, outputs: Sequence[Float32]) -> float:
         """Noise over signal, the mean over kinds of output, of the first pictures; infinite when it is not finite."""
@@ -112,6 +116,10 @@ class Judge:
         """The best class, or all that average precision looks at, of each picture."""
         if self._model.task == "classify":
             return [int(given.argmax()) for given in outputs]
+        return self.detections(variant, outputs)
+
+    def detections(self, variant: Variant, outputs: Sequence[Float32]) -> list[Detections]:
+        """All that average precision looks at, of each picture."""
         task = self._model.task_of(variant)
         assert isinstance(task, Detect)
         thorough = task.replaced(score_threshold=AP_SCORE, max_detections=AP_DETECTIONS)

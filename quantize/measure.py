@@ -15,17 +15,15 @@ from edge.card import FIGURES_OF_TASK, Accuracy, Variant
 from edge.datasets import Sample
 from edge.engines import EngineOptions, open_engine
 from edge.evaluate import (
-    AP_DETECTIONS,
-    AP_SCORE,
     ECE_BINS,
     DetectionReport,
     Report,
+    calibration_bins,
     evaluate,
     scored_detections,
 )
 from edge.model import Model
 from edge.protocols import Engine
-from edge.tasks.detect import Detect
 from edge.types import Float32, Frame, Result, UInt8
 from quantize.data import Picture
 from quantize.float_model import FloatModel
@@ -91,13 +89,11 @@ def measure(
 def _temperature(model: FloatModel, variant: Variant, judge: Judge, engine: Engine) -> float:
     """What calibrates this variant's own confidence on the pictures that chose it; 1 when there is too little to fit it to."""
     outputs = judge.run(engine)
-    task = model.task_of(variant)
-    if not isinstance(task, Detect):
+    if model.task == "classify":
         classes = np.array([sample.class_id for sample in judge.truth if isinstance(sample, Sample)], np.int64)
         return fit_temperature(np.stack([given.reshape(-1) for given in outputs]), classes)
-    thorough = task.replaced(score_threshold=AP_SCORE, max_detections=AP_DETECTIONS)
-    found = [thorough.decode({model.role: given}, tensor) for given, tensor in zip(outputs, judge.tensors, strict=True)]
-    scored = scored_detections([sample for sample in judge.truth if isinstance(sample, BoxSample)], found)
+    boxes = [sample for sample in judge.truth if isinstance(sample, BoxSample)]
+    scored = scored_detections(boxes, judge.detections(variant, outputs))
     if min(int(scored.right.sum()), int((~scored.right).sum())) < FEWEST_DETECTIONS:
         return 1.0
     return fit_score_temperature(scored.confidence, scored.right)
@@ -105,7 +101,7 @@ def _temperature(model: FloatModel, variant: Variant, judge: Judge, engine: Engi
 
 def _reliability(name: str, report: Report | DetectionReport) -> Reliability:
     confidence = report.scored.confidence.astype(np.float64)
-    bins = np.clip(np.ceil(confidence * ECE_BINS).astype(int) - 1, 0, ECE_BINS - 1)
+    bins = calibration_bins(report.scored.confidence)
     count = np.bincount(bins, minlength=ECE_BINS)
     filled = np.maximum(count, 1)
     return Reliability(

@@ -73,19 +73,23 @@ def relative_cost(
 ) -> Callable[[nn.Module], float]:
     """A network's time over the model's in one paired run of their int8 files, the worst of the variants."""
 
-    def files(network: nn.Module) -> list[tuple[bytes, Variant]]:
-        made = replace(model, network=network)
-        workshop = Workshop(made, pictures, threads, Store(None), lambda line: None)
-        built = [(target(name, workshop).build(QUICK), KINDS[name]) for name in variants]
-        return [(data, variant_of(kind, data, model.role)) for data, kind in built]
-
-    whole = files(model.network)
+    whole = int8_files(model, pictures, variants, threads, QUICK)
 
     def measure(network: nn.Module) -> float:
-        pairs = zip(whole, files(network), strict=True)
+        cut = int8_files(replace(model, network=network), pictures, variants, threads, QUICK)
+        pairs = zip(whole, cut, strict=True)
         return max(1 / paired(list(pair), pictures[0])[1].ratio for pair in pairs)
 
     return measure
+
+
+def int8_files(
+    model: FloatModel, pictures: Sequence[UInt8], variants: Sequence[str], threads: int, settings: Settings
+) -> list[tuple[bytes, Variant]]:
+    """The named variants of a model, calibrated on `pictures`, without a search."""
+    workshop = Workshop(model, pictures, threads, Store(None), lambda line: None)
+    built = [(target(name, workshop).build(settings), KINDS[name]) for name in variants]
+    return [(data, variant_of(kind, data, model.role)) for data, kind in built]
 
 
 def _words(step: Progress) -> str:

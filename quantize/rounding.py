@@ -48,7 +48,7 @@ class LayerInputs(Interpreter):
         """Run one node of the graph, noting what a layer is fed."""
         if n.target in WEIGHTED:
             arguments, _ = self.fetch_args_kwargs_from_env(n)
-            patches = _patches(n, arguments)
+            patches = patches_of(n, arguments)
             moment, total = patches.transpose(1, 2) @ patches, patches.sum(1)
             if n.name in self._positions:
                 self.second_moment[n.name] += moment
@@ -59,7 +59,7 @@ class LayerInputs(Interpreter):
         return super().run_node(n)
 
 
-def _patches(layer: Node, arguments: tuple[Any, ...]) -> Tensor:
+def patches_of(layer: Node, arguments: tuple[Any, ...]) -> Tensor:
     """What each output position of a layer sees: [groups, positions, features]."""
     value, weight = arguments[0], arguments[1]
     if layer.target == ATEN.linear.default:

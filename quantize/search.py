@@ -80,7 +80,7 @@ class Search:
     hints: Sequence[Settings] = ()
     qat: str = "auto"
     tried: dict[Settings, Tried] = field(default_factory=dict)
-    _speeds: dict[tuple[object, ...], tuple[float | None, float | None]] = field(default_factory=dict)
+    _speeds: dict[tuple[object, ...], tuple[float, float]] = field(default_factory=dict)
 
     def run(self) -> list[Tried]:
         """Every candidate that passes, best first; those that don't are in `tried` with the reason."""
@@ -107,7 +107,7 @@ class Search:
 
     def best(self) -> Tried:
         """The candidate closest to float32, passing or not."""
-        return max(self.tried.values(), key=lambda tried: tried.candidate.fidelity_db or float("-inf"))
+        return max(self.tried.values(), key=lambda tried: _fidelity(tried, float("-inf")))
 
     def _ideas(self) -> Iterator[Settings]:
         """Settings to try next, in the light of what is known of those before."""
@@ -149,7 +149,7 @@ class Search:
 
     def _knee(self, mixed: Sequence[Settings]) -> Settings:
         """The fewest layers in float after which the next two steps gain next to nothing."""
-        fidelity = [self.tried[settings].candidate.fidelity_db or 0.0 for settings in mixed]
+        fidelity = [_fidelity(self.tried[settings]) for settings in mixed]
         for index, reached in enumerate(fidelity[:-2]):
             if max(fidelity[index + 1 : index + 3]) - reached < LITTLE_DB:
                 return mixed[index]
@@ -161,7 +161,7 @@ class Search:
             candidate = tried.candidate
             drop = self.reference.metric - (candidate.metric or 0.0)
             is_sure = len(self.judge.truth) >= ENOUGH_PICTURES and drop <= self.gates.max_drop / 2
-            if is_sure or (candidate.fidelity_db or 0.0) >= CLEAR_DB:
+            if is_sure or _fidelity(tried) >= CLEAR_DB:
                 return True
         return False
 
@@ -214,13 +214,10 @@ class Search:
                 _, speed = paired([(self.reference.data, self.reference.variant), (data, variant)], picture)
                 self._speeds[structure] = round(speed.ms, 3), round(speed.ratio, 3)
             candidate.ms, candidate.speedup = self._speeds[structure]
-        if self.counter is not None and kind.cpus and not self._loses_too_much(candidate):
+        if self.counter is not None and kind.cpus and not lost(candidate, self.reference, self.gates):
             alike = (one.candidate.instructions for known, one in self.tried.items() if _structure(known) == structure)
             known = next((counted for counted in alike if counted), None)
             candidate.instructions = known or self.counter.millions(data, variant, picture, kind.cpus)
-
-    def _loses_too_much(self, candidate: Candidate) -> bool:
-        return bool(lost(candidate, self.reference, self.gates))
 
     def _gated(self, candidate: Candidate) -> Candidate:
         """The candidate with the first gate that it misses, if any."""
@@ -228,8 +225,8 @@ class Search:
         return candidate
 
 
-def _fidelity(tried: Tried) -> float:
-    return tried.candidate.fidelity_db or 0.0
+def _fidelity(tried: Tried, unknown: float = 0.0) -> float:
+    return tried.candidate.fidelity_db or unknown
 
 
 def _structure(settings: Settings) -> tuple[object, ...]:
@@ -240,9 +237,8 @@ def refusal(candidate: Candidate, reference: Reference, gates: Gates) -> str:
     """The gate that a candidate misses on the pictures that choose; nothing when it passes all."""
     if points := lost(candidate, reference, gates):
         return points
-    speedup = _speedup(candidate, reference)
-    if (candidate.speedup is not None or candidate.instructions) and speedup < gates.min_speedup:
-        return f"{speedup:.2f} times float32's speed, {gates.min_speedup:g} is asked for"
+    if slow := slower(candidate, reference, gates):
+        return slow
     if gates.max_bytes is not None and candidate.bytes > gates.max_bytes:
         return f"{candidate.bytes / 1e6:.2f} MB, {gates.max_bytes / 1e6:g} are allowed"
     return ""
@@ -254,6 +250,15 @@ def lost(candidate: Candidate, reference: Reference, gates: Gates) -> str:
     if drop <= gates.max_drop + error + 1e-9:
         return ""
     return f"loses {drop * 100:.2f} points, give or take {error * 100:.2f}; {gates.max_drop * 100:g} are allowed"
+
+
+def slower(candidate: Candidate, reference: Reference, gates: Gates) -> str:
+    """How slow a candidate is when it is known to be slower than it may be; else nothing."""
+    speedup = _speedup(candidate, reference)
+    is_known = candidate.speedup is not None or bool(candidate.instructions)
+    if not is_known or speedup >= gates.min_speedup:
+        return ""
+    return f"{speedup:.2f} times float32's speed, {gates.min_speedup:g} is asked for"
 
 
 def _speedup(candidate: Candidate, reference: Reference) -> float:

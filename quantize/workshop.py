@@ -151,7 +151,7 @@ class Workshop:
 
     def has(self, weights: Weights) -> bool:
         """Whether this rounding is there already."""
-        return weights in self._rounded or self._restored(weights) is not None
+        return self._known(weights) is not None
 
     def adopt(self, weights: Weights, graph: GraphModule, ranges: Ranges) -> None:
         """Take weights that were fitted to ranges, put on the grid, as a way of rounding."""
@@ -162,11 +162,8 @@ class Workshop:
 
     def _fitted(self, weights: Weights) -> Repaired:
         """Rounded weights, and the ranges that they were fitted to, by node; none for the network's own."""
-        if weights not in self._rounded:
-            kept = self._restored(weights)
-            if kept is not None:
-                self._rounded[weights] = kept
-            elif weights.rounding == "corrected":
+        if self._known(weights) is None:
+            if weights.rounding == "corrected":
                 made = self.corrected(weights)
                 self.adopt(weights, made.graph, made.ranges)
             elif not weights.is_own:
@@ -174,6 +171,15 @@ class Workshop:
             else:
                 inputs = None if weights.rounding == "nearest" else self.inputs()
                 self.adopt(weights, on_grid(self.graph, inputs, weights.limit), {})
+        return self._rounded[weights]
+
+    def _known(self, weights: Weights) -> Repaired | None:
+        """What was made or restored before, or can be restored now."""
+        if weights not in self._rounded:
+            kept = self._restored(weights)
+            if kept is None:
+                return None
+            self._rounded[weights] = kept
         return self._rounded[weights]
 
     def _restored(self, weights: Weights) -> Repaired | None:
