@@ -1,12 +1,12 @@
-"""`edge-run` against a hand-written loop (handwritten.py): the same model file, video, threads and spinning.
+"""`edge-run` against hand-written loops: the same model, video, threads and spinning.
 
-Whole processes are started in turn, A B A B ..., after one uncounted run of each, and everything is measured from
-outside by the same means: a JSON line a frame arrives on a pipe, the kernel accounts for CPU time and peak memory.
+A classifier is measured against handwritten.py, a YOLOX detector against handwritten_detector.py on the ONNX file that
+its bundle was made of. Whole processes are started in turn, A B A B ..., after one uncounted run of each, and everything
+is measured from outside by the same means (process_tree.py).
 
-    python benchmarks/loop.py [--model BUNDLE] [--variant NAME] [--video FILE] [--threads N ...] [--pairs N] [--json FILE]
+    python benchmarks/loop.py [--model BUNDLE] [--detector BUNDLE] [--threads N ...] [--pairs N] [--json FILE] ...
 
-Only the standard library is imported here: the kernel counts the memory of the process that starts a child as the
-child's own until it has its own image, so this one must stay the smaller.
+Only the standard library is imported here: see process_tree.py.
 """
 
 from __future__ import annotations
@@ -16,10 +16,8 @@ import json
 import os
 import platform
 import statistics
-import subprocess
-import sys
 import tempfile
-import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
@@ -28,33 +26,18 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+from process_tree import watch
+from trials import DETECTOR, PEERS, Trial, ours, prepare, theirs
+
 from devices import processor
 
-HANDWRITTEN = Path(__file__).with_name("handwritten.py")
-EDGE_RUN = Path(sys.executable).with_name("edge-run")
-DEMO_FRAMES = 450
-
-
-@dataclass(frozen=True, slots=True)
-class Trial:
-    """What both loops are given."""
-
-    bundle: str
-    name: str
-    variant: str
-    model: str
-    labels: str
-    crop: float
-    interpolation: str
-    exact: bool
-    spin: bool
-    video: str
-    video_is: str
+SURE = 0.3
+"""Objects of at least this score are compared."""
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One process, seen from outside. `best` is each frame's best class."""
+    """One process tree, seen from outside. `seen` is each frame's best class, or the labels of its sure objects."""
 
     frames: int
     loop_fps: float
@@ -62,18 +45,17 @@ class Run:
     first_s: float
     peak_mb: float
     cpu_ms_a_frame: float
-    best: tuple[str, ...]
+    seen: tuple[Counter[str], ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Measure:
-    """A row of the table: a field of Run, how ours relates to theirs, and issue 2's target."""
+    """A row of the table: a field of Run, and how ours relates to theirs."""
 
     what: str
     field: str
     relate: Callable[[float, float], float]
     style: str
-    target: str
 
 
 def ratio(ours: float, theirs: float) -> float:
@@ -85,127 +67,78 @@ def difference(ours: float, theirs: float) -> float:
 
 
 MEASURES = (
-    Measure("frames/s, first to last result", "loop_fps", ratio, "{:.3f}x", "≥ 0.95x"),
-    Measure("frames/s, whole process", "whole_fps", ratio, "{:.3f}x", ""),
-    Measure("first result, s after start", "first_s", difference, "{:+.2f} s", "≤ +0.4 s"),
-    Measure("peak memory, MB", "peak_mb", difference, "{:+.1f} MB", "≤ +40 MB"),
-    Measure("CPU ms a frame", "cpu_ms_a_frame", ratio, "{:.3f}x", ""),
+    Measure("frames/s, first to last result", "loop_fps", ratio, "{:.3f}x"),
+    Measure("frames/s, whole process", "whole_fps", ratio, "{:.3f}x"),
+    Measure("first result, s after start", "first_s", difference, "{:+.2f} s"),
+    Measure("peak memory, MB", "peak_mb", difference, "{:+.1f} MB"),
+    Measure("CPU ms a frame", "cpu_ms_a_frame", ratio, "{:.3f}x"),
 )
 
-
-def prepare(bundle: str | None, variant: str | None, video: str | None, work: str) -> Trial:
-    """Take the model out of its bundle and find a video; runs in a process of its own, whose memory goes with it."""
-    from devices import detect
-    from edge.bundle import DEFAULT_BUNDLE, open_bundle
-    from edge.errors import EdgeError
-    from edge.model import preference
-
-    board = detect()
-    try:
-        opened = open_bundle(bundle or DEFAULT_BUNDLE)
-        preferred = preference(opened.card.variants, board.machine)
-        chosen = opened.card.variant(variant) if variant else next((v for v in preferred if v.engine == "onnx"), preferred[0])
-    except EdgeError as error:
-        raise SystemExit(f"loop.py: {error}") from None
-    spec = opened.card.input
-    if chosen.engine != "onnx" or chosen.input.dtype != "uint8" or chosen.input.layout != "nhwc":
-        raise SystemExit(f"loop.py: {chosen.name} is not an ONNX file with uint8 NHWC input; choose another --variant")
-    if (spec.width, spec.color, spec.resize) != (spec.height, "rgb", "crop"):
-        raise SystemExit("loop.py: handwritten.py only does a square, centred crop to RGB; choose another --model")
-    model, labels = Path(work, chosen.file), Path(work, "labels.txt")
-    model.write_bytes(opened.model_bytes(chosen))
-    labels.write_text("\n".join(label.name for label in opened.card.labels))
-    vtest = Path(os.environ.get("EDGE_DATA", "/nonexistent"), "videos", "vtest.avi")
-    if video is None and vtest.is_file():
-        video = str(vtest)
-    return Trial(
-        bundle=opened.where,
-        name=opened.card.name,
-        variant=chosen.name,
-        model=str(model),
-        labels=str(labels),
-        crop=spec.crop_fraction,
-        interpolation=spec.interpolation,
-        exact=chosen.precision == "int8" and chosen.weight_bits == 8,
-        spin=board.spin,
-        video=video or demo_video(Path(work, "demo.avi")),
-        video_is=video or f"{DEMO_FRAMES} frames made here of the packaged photographs (no --video, no vtest.avi in EDGE_DATA)",
-    )
+TARGETS: dict[str, dict[str, str]] = {
+    "classifier": {"loop_fps": "≥ 0.95x", "first_s": "≤ +0.4 s", "peak_mb": "≤ +40 MB"},
+    "float32 detector": {
+        "loop_fps": "≥ 1.05x",
+        "first_s": "≤ +0.25 s",
+        "peak_mb": "≤ +30 MB",
+        "cpu_ms_a_frame": "≤ 1.03x",
+    },
+    "int8 detector": {"loop_fps": "≥ 1.2x"},
+    "peer": {},
+}
+"""Kind of trial → field of Run → what issue 2 wants of the median."""
 
 
-def demo_video(path: Path) -> str:
-    """The demo source's pictures as a file, the same on every machine."""
-    import cv2
-
-    from edge.sources.demo import FPS, SIZE_WH, DemoSource
-
-    writer = cv2.VideoWriter(str(path), cv2.CAP_FFMPEG, cv2.VideoWriter.fourcc(*"MJPG"), FPS, SIZE_WH)
-    with DemoSource() as demo:
-        for sequence in range(DEMO_FRAMES):
-            writer.write(demo.picture(sequence))
-    writer.release()
-    return str(path)
-
-
-def ours(trial: Trial, threads: int, frames: int) -> list[str]:
-    """The command line of edge-run."""
-    command = [str(EDGE_RUN), "--model", trial.bundle, "--variant", trial.variant, "--threads", str(threads)]
-    command += ["--source", trial.video, "--events", "-", "--spin" if trial.spin else "--no-spin"]
-    return command + (["--max-frames", str(frames)] if frames else [])
-
-
-def theirs(trial: Trial, threads: int, frames: int) -> list[str]:
-    """The command line of the hand-written loop."""
-    command = [sys.executable, str(HANDWRITTEN), trial.model, trial.video, trial.labels, "--threads", str(threads)]
-    command += ["--crop", str(trial.crop), "--interpolation", trial.interpolation]
-    command += [*(["--spin"] if trial.spin else []), *(["--exact"] if trial.exact else [])]
-    return command + (["--frames", str(frames)] if frames else [])
-
-
-def measure(command: Sequence[str]) -> Run:
+def measure(command: Sequence[str], temperature: float = 1.0) -> Run:
     """Run a command that writes a JSON line a frame on standard output, and account for all of it."""
-    with tempfile.TemporaryFile() as said:
-        started_s = time.monotonic()
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=said)
-        assert process.stdout is not None
-        chunks: list[bytes] = []
-        first_s = last_s = 0.0
-        while chunk := os.read(process.stdout.fileno(), 1 << 20):
-            last_s = time.monotonic()
-            first_s = first_s or last_s
-            chunks.append(chunk)
-        _, status, usage = os.wait4(process.pid, 0)
-        ended_s = time.monotonic()
-        process.returncode = os.waitstatus_to_exitcode(status)
-        process.stdout.close()
-        lines = b"".join(chunks).splitlines()
-        if process.returncode or len(lines) < 2:
-            said.seek(0)
-            sys.stderr.write(said.read().decode(errors="replace"))
-            raise SystemExit(f"loop.py: {command[0]} exited {process.returncode} after {len(lines)} lines")
+    watched = watch(command)
+    frames = []
+    for came_s, line in watched.lines:
+        record = json.loads(line)
+        if record.get("kind", "frame") == "frame":  # edge-run has notices between them
+            frames.append((record["seq"], came_s, seen(record, temperature)))
+    if len(frames) < 2:
+        raise SystemExit(f"loop.py: {command[0]} gave {len(frames)} frames")
+    came = [came_s for _, came_s, _ in frames]
     return Run(
-        frames=len(lines),
-        loop_fps=(len(lines) - 1) / (last_s - first_s),
-        whole_fps=len(lines) / (ended_s - started_s),
-        first_s=first_s - started_s,
-        peak_mb=usage.ru_maxrss / (1 << 20 if sys.platform == "darwin" else 1 << 10),
-        cpu_ms_a_frame=(usage.ru_utime + usage.ru_stime) * 1e3 / len(lines),
-        best=tuple(_best(json.loads(line)) for line in lines),
+        frames=len(frames),
+        loop_fps=(len(frames) - 1) / (came[-1] - came[0]),
+        whole_fps=len(frames) / watched.whole_s,
+        first_s=came[0],
+        peak_mb=watched.peak_mb,
+        cpu_ms_a_frame=watched.cpu_s * 1e3 / len(frames),
+        seen=tuple(what for _, _, what in sorted(frames, key=lambda frame: frame[0])),
     )
 
 
-def _best(line: dict[str, Any]) -> str:
-    return str(line.get("result", line)["classes"][0]["label"])
+def seen(record: dict[str, Any], temperature: float) -> Counter[str]:
+    """A classifier's best class, or the labels of a detector's objects that score at least SURE before calibration."""
+    result = record.get("result", record)
+    if "classes" in result:
+        return Counter([result["classes"][0]["label"]])
+    return Counter(found["label"] for found in result["objects"] if uncalibrated(found["score"], temperature) >= SURE)
 
 
-def agreement(one: Run, other: Run) -> float:
-    """The share of frames on whose best class two runs agree. Exits when they are not about the same frames."""
+def uncalibrated(score: float, temperature: float) -> float:
+    """sigmoid(temperature * logit(score)): edge-run's scores are calibrated, the other loop's are as the model has them."""
+    if not 0 < score < 1:
+        return score
+    odds = (score / (1 - score)) ** temperature
+    return odds / (1 + odds)
+
+
+def agreement(one: Run, other: Run) -> tuple[float, float]:
+    """The share of frames in which two runs saw the same, and the share of labels that both saw (2 common / all).
+
+    Exits when they are not about the same frames.
+    """
     if one.frames != other.frames:
-        raise SystemExit(f"loop.py: edge-run gave {one.frames} frames and the hand-written loop {other.frames}")
-    return sum(a == b for a, b in zip(one.best, other.best, strict=True)) / one.frames
+        raise SystemExit(f"loop.py: edge-run gave {one.frames} frames and the other loop {other.frames}")
+    both = list(zip(one.seen, other.seen, strict=True))
+    common, every = sum((a & b).total() for a, b in both), sum(a.total() + b.total() for a, b in both)
+    return sum(a == b for a, b in both) / one.frames, 2 * common / every if every else 1.0
 
 
-def rows(pairs: Sequence[tuple[Run, Run]]) -> list[list[str]]:
+def rows(pairs: Sequence[tuple[Run, Run]], targets: dict[str, str]) -> list[list[str]]:
     """The table's cells: each side's median, and the median of the pairwise relation with its range."""
     table = []
     for row in MEASURES:
@@ -214,46 +147,75 @@ def rows(pairs: Sequence[tuple[Run, Run]]) -> list[list[str]]:
         middle = row.style.format(statistics.median(related))
         spread = f"{row.style.format(related[0])} to {row.style.format(related[-1])}"
         sides = [f"{statistics.median(side):.2f}" for side in zip(*values, strict=True)]
-        table.append([row.what, *sides, middle, spread, row.target])
+        table.append([row.what, *sides, middle, spread, targets.get(row.field, "")])
     return table
 
 
 def markdown(table: Sequence[Sequence[str]]) -> str:
-    head = ["", "edge-run", "hand-written", "edge-run is", "pairs from", "target"]
-    return "\n".join(f"| {' | '.join(row)} |" for row in [head, ["---"] * len(head), *table])
+    """The first row is the head."""
+    head, *rest = table
+    return "\n".join(f"| {' | '.join(row)} |" for row in [head, ["---"] * len(head), *rest])
+
+
+def compare(trial: Trial, threads: int, pairs_wanted: int, frames: int) -> dict[str, Any]:
+    """Measure one trial on so many threads, print its table, and return every run's figures."""
+    commands = [side(trial, threads, frames) for side in (ours, theirs)]
+    both = list(zip(commands, (trial.temperature, 1.0), strict=True))
+    same, common = agreement(*(measure(*one) for one in both))  # uncounted: it warms the file cache
+    load = os.getloadavg()[0]
+    pairs = [(measure(*both[0]), measure(*both[1])) for _ in range(pairs_wanted)]
+    alike = f"same best class on {same:.1%} of frames"
+    if trial.kind != "classifier":
+        alike = f"same labels from a score of {SURE} on {same:.1%} of frames, {common:.1%} of labels in common"
+    print(
+        f"\n{threads} thread{'s' * (threads > 1)}, {pairs[0][0].frames} frames, {pairs_wanted} pair{'s' * (pairs_wanted > 1)}; "
+        f"{alike}; load average {load:.1f} before, {os.getloadavg()[0]:.1f} after\n"
+    )
+    head = ["", "edge-run", trial.peer_is, "edge-run is", "pairs from", "target"]
+    print(markdown([head, *rows(pairs, TARGETS[trial.kind])]), flush=True)
+    return {
+        "agreement": same,
+        "labels_in_common": common,
+        "pairs": [[{k: v for k, v in asdict(run).items() if k != "seen"} for run in pair] for pair in pairs],
+    }
+
+
+def installed(sizes: dict[str, float]) -> str:
+    """The installed sizes as a table."""
+    apart = f"{sizes['edge-run'] - sizes['hand-written']:+.1f} MB, {sizes['bundle']:.1f} of them the packaged bundle"
+    figures = ["installed files, MB", f"{sizes['edge-run']:.1f}", f"{sizes['hand-written']:.1f}", apart]
+    return markdown([["", "edge-run[onnx]", "opencv-python-headless, numpy, onnxruntime", "edge-run is"], figures])
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--model", metavar="BUNDLE", help="default: the bundle in the package")
-    parser.add_argument("--variant", metavar="NAME", help="default: the ONNX one that suits this machine best")
+    parser.add_argument("--model", metavar="BUNDLE", help="a classifier or a detector; default: the bundle in the package")
+    parser.add_argument("--variant", metavar="NAME", help="of --model; default: the ONNX one that suits this machine best")
+    parser.add_argument("--detector", metavar="BUNDLE", help=f"also this YOLOX; default without --model: {DETECTOR}, if any")
+    parser.add_argument("--original", metavar="FILE", type=Path, help="its ONNX file; default: yolox_nano_416 of EDGE_DATA")
     parser.add_argument("--video", metavar="FILE", help="default: vtest.avi of EDGE_DATA, else one of the packaged photographs")
     parser.add_argument("--threads", metavar="N", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--pairs", metavar="N", type=int, default=5)
     parser.add_argument("--frames", metavar="N", type=int, default=0, help="of the video; default: all")
     parser.add_argument("--json", metavar="FILE", dest="json_path", help="also write every run's figures")
+    for package, peer in PEERS.items():
+        parser.add_argument(f"--{package}", metavar=peer.model, help=f"also {package}'s loop over this model, if installed")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="edge-bench-") as work:
+        # apart, because the memory of this process counts as its children's (process_tree.py)
         with ProcessPoolExecutor(1, get_context("spawn")) as apart:
-            trial = apart.submit(prepare, args.model, args.variant, args.video, work).result()
+            trials, sizes = apart.submit(prepare, args, work).result()
         stamp = datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
         print(f"{stamp}; {processor()}; Python {platform.python_version()}")
-        print(f"model {trial.name}, variant {trial.variant}, {'' if trial.spin else 'not '}spinning; video: {trial.video_is}")
-        record: dict[str, Any] = {"at": stamp, "processor": processor(), "trial": asdict(trial), "threads": {}}
-        for threads in args.threads:
-            commands = [side(trial, threads, args.frames) for side in (ours, theirs)]
-            same = agreement(*(measure(command) for command in commands))  # uncounted: it warms the file cache
-            load = os.getloadavg()[0]
-            pairs = [(measure(commands[0]), measure(commands[1])) for _ in range(args.pairs)]
+        record: dict[str, Any] = {"at": stamp, "processor": processor(), "installed_mb": sizes, "trials": []}
+        for trial in trials:
+            spinning = f"{'' if trial.spin else 'not '}spinning"
             print(
-                f"\n{threads} thread{'s' * (threads > 1)}, {pairs[0][0].frames} frames, {args.pairs} pairs; "
-                f"same best class on {same:.1%} of frames; load average {load:.1f} before, {os.getloadavg()[0]:.1f} after\n"
+                f"\nmodel {trial.name}, variant {trial.variant}, {spinning}; video: {trial.video_is}; against {trial.peer_is}"
             )
-            print(markdown(rows(pairs)), flush=True)
-            record["threads"][threads] = {
-                "agreement": same,
-                "pairs": [[{k: v for k, v in asdict(run).items() if k != "best"} for run in pair] for pair in pairs],
-            }
+            figures = {threads: compare(trial, threads, args.pairs, args.frames) for threads in args.threads}
+            record["trials"].append({"trial": asdict(trial), "threads": figures})
+        print(f"\n{installed(sizes)}")
     if args.json_path:
         Path(args.json_path).write_text(json.dumps(record, indent=1) + "\n")
 

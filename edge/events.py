@@ -1,4 +1,4 @@
-"""An event as one line of JSON, with a published schema."""
+"""An event, or a notice, as one line of JSON, with a published schema."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from edge.types import Detections, Event, Result
+from edge.types import Detections, Event, Notice, NoticeKind, Result
 
 
 class DecisionRecord(msgspec.Struct, forbid_unknown_fields=True):
@@ -34,6 +34,14 @@ class ObjectRecord(msgspec.Struct, forbid_unknown_fields=True):
     track: int | None
 
 
+class ChangeRecord(msgspec.Struct, forbid_unknown_fields=True):
+    """What became of a tracked object in this frame."""
+
+    kind: Literal["enter", "leave", "change"]
+    track: int
+    label: str
+
+
 class ResultRecord(msgspec.Struct, forbid_unknown_fields=True):
     """What was seen: a classifier's most probable `classes` or a detector's `objects`, never both; best first."""
 
@@ -53,8 +61,12 @@ class TimingsRecord(msgspec.Struct, forbid_unknown_fields=True):
     decode: float
 
 
-class EventRecord(msgspec.Struct, forbid_unknown_fields=True):
-    """One line of `--events`. A line with `revises: true` is the cloud's later answer to the frame of the same `seq`."""
+class EventRecord(msgspec.Struct, forbid_unknown_fields=True, tag_field="kind", tag="frame"):
+    """A frame's line of `--events`. One with `revises: true` is the cloud's later answer to the frame of the same `seq`.
+
+    The decision `skip` marks a result carried over from an earlier frame, because the scene was still. `changes` are
+    those of tracked objects; without a tracker there are none.
+    """
 
     seq: int
     source: str
@@ -68,17 +80,26 @@ class EventRecord(msgspec.Struct, forbid_unknown_fields=True):
     result: Annotated[ResultRecord, ONE_KIND]
     timings_ms: TimingsRecord
     revises: bool
+    changes: list[ChangeRecord]
+
+
+class NoticeRecord(msgspec.Struct, forbid_unknown_fields=True, tag_field="kind", tag="notice"):
+    """A line of `--events` about the loop itself: what happened, to which source or variant, when and in words."""
+
+    notice: NoticeKind
+    about: str
+    at: str
+    text: str
 
 
 def event_record(event: Event) -> EventRecord:
     """The record of an event."""
-    captured = datetime.fromtimestamp(event.captured_at_s, timezone.utc)
     timings = event.timings
     return EventRecord(
         seq=event.frame.sequence,
         source=utf8(event.frame.source),
         file=None if event.frame.name is None else utf8(event.frame.name),
-        captured_at=captured.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        captured_at=_iso_8601(event.captured_at_s),
         age_ms=round(event.age_ms, 3),
         model=event.model,
         variant=event.variant,
@@ -87,7 +108,17 @@ def event_record(event: Event) -> EventRecord:
         result=_result_record(event.result),
         timings_ms=TimingsRecord(*(round(ms, 3) for ms in (timings.capture, timings.prepare, timings.infer, timings.decode))),
         revises=event.revises,
+        changes=[ChangeRecord(change.kind, change.track, change.label) for change in event.changes],
     )
+
+
+def notice_record(notice: Notice) -> NoticeRecord:
+    """The record of a notice."""
+    return NoticeRecord(notice.kind, utf8(notice.about), _iso_8601(notice.at_s), utf8(notice.text))
+
+
+def _iso_8601(at_s: float) -> str:
+    return datetime.fromtimestamp(at_s, timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def _result_record(result: Result) -> ResultRecord:
@@ -95,7 +126,8 @@ def _result_record(result: Result) -> ResultRecord:
     if not isinstance(result, Detections):
         return ResultRecord(classes=[ClassRecord(label, score) for label, score in zip(result.labels, scores, strict=True)])
     boxes = [tuple(round(edge, 2) for edge in box) for box in result.boxes_xyxy.tolist()]
-    return ResultRecord(objects=[ObjectRecord(*item, None) for item in zip(result.labels, scores, boxes, strict=True)])
+    tracks = [None] * len(result) if result.tracks is None else [track or None for track in result.tracks.tolist()]
+    return ResultRecord(objects=[ObjectRecord(*item) for item in zip(result.labels, scores, boxes, tracks, strict=True)])
 
 
 def utf8(text: str) -> str:
@@ -103,13 +135,14 @@ def utf8(text: str) -> str:
     return text.encode("utf-8", "replace").decode()
 
 
-def encode_event(event: Event) -> bytes:
+def encode_event(event: Event | Notice) -> bytes:
     """One line of JSON, newline included."""
-    return msgspec.json.encode(event_record(event)) + b"\n"
+    record = notice_record(event) if isinstance(event, Notice) else event_record(event)
+    return msgspec.json.encode(record) + b"\n"
 
 
 def event_schema() -> dict[str, Any]:
     """The published JSON Schema of a line of `--events`."""
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "edge-run event"} | msgspec.json.schema(
-        EventRecord
+        EventRecord | NoticeRecord
     )

@@ -5,9 +5,12 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
+from edge.buffers import Pool
 from edge.card import InputGeometry
 from edge.types import Frame, Geometry, Tensor, UInt8
 
+POOL = Pool()
+"""Inputs of models: a tensor's memory comes back when the tensor is gone."""
 INTERPOLATIONS = {
     "nearest": cv2.INTER_NEAREST,
     "linear": cv2.INTER_LINEAR,
@@ -26,38 +29,49 @@ def crop_box(size_wh: tuple[int, int], target_wh: tuple[int, int], fraction: flo
 
 
 def prepare(frame: Frame, spec: InputGeometry) -> Tensor:
-    """A frame as a model's input: fitted, in the card's colour order, uint8 [1, spec.height, spec.width, 3]."""
-    picture, geometry = fit(frame.image, spec)
-    if spec.color == "rgb":
-        picture = cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)  # type: ignore[assignment]
-    return Tensor(np.ascontiguousarray(picture)[np.newaxis], geometry)
+    """A frame as a model's input: fitted, in the card's colour order, uint8 [1, spec.height, spec.width, 3], leased."""
+    data = POOL.take((1, spec.height, spec.width, 3))
+    if spec.color == "bgr":
+        return Tensor(data, _fit(frame.image, spec, data[0]))
+    picture = POOL.take((spec.height, spec.width, 3))
+    geometry = _fit(frame.image, spec, picture)
+    cv2.cvtColor(picture, cv2.COLOR_BGR2RGB, dst=data[0])
+    return Tensor(data, geometry)
 
 
 def fit(image: UInt8, spec: InputGeometry) -> tuple[UInt8, Geometry]:
     """Resize a BGR picture [h, w, 3] as `spec` says; the picture [spec.height, spec.width, 3] still BGR, and its geometry."""
+    picture = np.empty((spec.height, spec.width, 3), np.uint8)
+    return picture, _fit(image, spec, picture)
+
+
+def _fit(image: UInt8, spec: InputGeometry, into: UInt8) -> Geometry:
     if spec.resize == "letterbox":
-        return _letterbox(image, spec)
+        return _letterbox(image, spec, into)
     size_wh = (image.shape[1], image.shape[0])
     x, y, width, height = 0, 0, *size_wh
     if spec.resize == "crop":
         x, y, width, height = crop_box(size_wh, (spec.width, spec.height), spec.crop_fraction)
     scale = (spec.width / width, spec.height / height)
-    resized = _resize(image[y : y + height, x : x + width], (spec.width, spec.height), spec)
-    return resized, Geometry(scale, (-x * scale[0], -y * scale[1]), size_wh)
+    _resize(image[y : y + height, x : x + width], into, spec)
+    return Geometry(scale, (-x * scale[0], -y * scale[1]), size_wh)
 
 
-def _letterbox(image: UInt8, spec: InputGeometry) -> tuple[UInt8, Geometry]:
+def _letterbox(image: UInt8, spec: InputGeometry, into: UInt8) -> Geometry:
     height, width = image.shape[:2]
     ratio = min(spec.width / width, spec.height / height)
     new_w, new_h = max(1, round(width * ratio)), max(1, round(height * ratio))
     left, top = ((spec.width - new_w) // 2, (spec.height - new_h) // 2) if spec.letterbox_anchor == "center" else (0, 0)
-    canvas = np.full((spec.height, spec.width, 3), spec.pad_value, np.uint8)
-    canvas[top : top + new_h, left : left + new_w] = _resize(image, (new_w, new_h), spec)
-    return canvas, Geometry((new_w / width, new_h / height), (float(left), float(top)), (width, height))
+    into[:top] = into[top + new_h :] = spec.pad_value
+    into[top : top + new_h, :left] = into[top : top + new_h, left + new_w :] = spec.pad_value
+    _resize(image, into[top : top + new_h, left : left + new_w], spec)
+    return Geometry((new_w / width, new_h / height), (float(left), float(top)), (width, height))
 
 
-def _resize(image: UInt8, size_wh: tuple[int, int], spec: InputGeometry) -> UInt8:
+def _resize(image: UInt8, into: UInt8, spec: InputGeometry) -> None:
+    """Straight into `into`, which may be a part of a larger picture."""
+    size_wh = (into.shape[1], into.shape[0])
     if (image.shape[1], image.shape[0]) == size_wh:
-        return image
-    resized: UInt8 = cv2.resize(image, size_wh, interpolation=INTERPOLATIONS[spec.interpolation])  # type: ignore[assignment]
-    return resized
+        np.copyto(into, image)
+        return
+    cv2.resize(image, size_wh, dst=into, interpolation=INTERPOLATIONS[spec.interpolation])

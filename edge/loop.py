@@ -1,16 +1,26 @@
-"""The loop: a frame in, an event out, and now and then a better answer from the cloud."""
+"""The loop: frames in, events out, and now and then a better answer from the cloud.
+
+Four things go on side by side: each source is read (edge.intake), frames are prepared, inferred and decoded
+(edge.workers), events are made here, and sinks write them on threads of their own (edge.sinks.queued).
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import replace
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from edge.errors import EdgeError
+from edge.intake import Intake
 from edge.model import Model
-from edge.protocols import Policy
-from edge.types import Event, Frame, Timings
+from edge.motion import MotionGate
+from edge.protocols import Policy, Source, Task
+from edge.regions import PrivacyMask
+from edge.tracking import Tracker
+from edge.types import Change, Decision, Detections, Event, Frame, Notice, Result
+from edge.workers import Seen, Workers
 
 if TYPE_CHECKING:  # it brings an HTTP client, which a loop without an endpoint does without
     from edge.offload import Answer, Offloader
@@ -18,61 +28,126 @@ if TYPE_CHECKING:  # it brings an HTTP client, which a loop without an endpoint 
 DRAIN_S = 2.0
 
 
+@dataclass(slots=True)
+class Scene:
+    """What the loop does with one source's frames, and the last result it had for them.
+
+    `mask` is painted over a frame before anything looks at it; `gate` says which frames are worth an inference; `view`
+    wraps the model's task, as for a region of interest; `tracker` gives objects an identity.
+    """
+
+    policy: Policy
+    mask: PrivacyMask | None = None
+    gate: MotionGate | None = None
+    view: Callable[[Task], Task] = lambda task: task
+    tracker: Tracker | None = None
+    last: Result | None = None
+
+    def look(self, frame: Frame) -> bool:
+        """Mask a frame as it arrives; whether it shows nothing new."""
+        if self.mask is not None:
+            self.mask.apply(frame.image)
+        return self.gate is not None and not self.gate.moves(frame.image, frame.scene_s)
+
+
 def run(
-    frames: Iterable[Frame],
+    sources: Sequence[Source],
     model: Model,
-    policy: Policy,
+    scenes: Sequence[Scene],
     *,
     offloader: Offloader | None = None,
+    reopen: Callable[[Model, str], Model] | None = None,
+    max_frames: int | None = None,
+    deadline_s: float | None = None,
+    tick: Callable[[], None] = lambda: None,
     clock: Callable[[], float] = time.monotonic,
     wall_clock: Callable[[], float] = time.time,
-) -> Iterator[Event]:
-    """Yield an event for every frame as soon as it is known, and a revising event for each answer of the cloud.
+) -> Iterator[Event | Notice]:
+    """Yield an event for every frame taken, in order, a notice of whatever befalls the loop, and revising events.
 
-    Every frame has a local answer; none waits for the network. After the last frame, answers under way get two
-    seconds. Raises CaptureError and EngineError.
+    `sources` are open; there is a scene for each. Every frame has a local answer and none waits for the network; after
+    the last one, answers under way get two seconds. An engine that fails is replaced by `reopen` (see edge.workers);
+    `tick` is called at least four times a second, whether or not there are frames. Raises CaptureError, SourceError and
+    EngineError, after what there was to yield.
     """
+    tasks = _Tasks(scenes)
     failure: EdgeError | None = None
-    try:
-        for frame in frames:
-            event = _step(frame, model, policy, clock, wall_clock)
-            if offloader is not None and event.decision.action == "offload":
-                event = _offload(event, offloader)
-            yield event
-            if offloader is not None:
-                yield from (_revision(answer, clock()) for answer in offloader.answers())
-    except EdgeError as error:
-        failure = error  # what the cloud still owes us comes first
+    with Intake(sources, lambda number, frame: scenes[number].look(frame), max_frames) as intake:
+        live = any(source.live for source in sources)
+        count = model.engine.lanes + (not live)  # one more prepares while the others infer; a live frame would age
+        workers = Workers(intake, model, count, task_of=tasks, reopen=reopen, deadline_s=deadline_s)
+        try:
+            for seen in workers.results():
+                tick()
+                if seen is not None and (event := _event(seen, scenes[seen.taken.source], clock, wall_clock)) is not None:
+                    yield _offload(event, offloader) if offloader and event.decision.action == "offload" else event
+                    event = None  # what is not referred to any more can be used again
+                seen = None
+                for source in sources:
+                    yield from _taken(source.notices)
+                yield from _taken(workers.notices)
+                if offloader is not None:
+                    yield from (_revision(answer, clock()) for answer in offloader.answers())
+        except EdgeError as error:
+            failure = error  # what the cloud still owes us comes first
+    for source in sources:
+        yield from _taken(source.notices)
+    yield from _taken(workers.notices)
     if offloader is not None:
         yield from (_revision(answer, clock()) for answer in offloader.drain(DRAIN_S))
+    if failure is None and intake.failures:
+        failure = intake.failures[0]
     if failure is not None:
         raise failure
 
 
-def _step(frame: Frame, model: Model, policy: Policy, clock: Callable[[], float], wall_clock: Callable[[], float]) -> Event:
-    begun_s = clock()
-    tensor = model.task.prepare(frame)
-    prepared_s = clock()
-    outputs = model.engine.infer(tensor)
-    inferred_s = clock()
-    result = model.task.decode(outputs, tensor)
-    decision = policy.decide(result, frame.captured_s)
-    decoded_s = clock()
+class _Tasks:
+    """Each source's view of the model's task, made once for each model."""
+
+    def __init__(self, scenes: Sequence[Scene]) -> None:
+        self._scenes = scenes
+        self._model: Model | None = None
+        self._tasks: list[Task] = []
+
+    def __call__(self, source: int, model: Model) -> Task:
+        tasks = self._tasks
+        if model is not self._model:  # two workers may both do it: they come to the same
+            tasks = [scene.view(model.task) for scene in self._scenes]
+            self._tasks, self._model = tasks, model
+        return tasks[source]
+
+
+def _event(seen: Seen, scene: Scene, clock: Callable[[], float], wall_clock: Callable[[], float]) -> Event | None:
+    """The event of a frame; None where there is no result to tell."""
+    frame, result = seen.taken.frame, seen.result
+    changes: tuple[Change, ...] = ()
+    if result is not None:
+        if scene.tracker is not None and isinstance(result, Detections):
+            result, changes = scene.tracker.update(result, frame.scene_s)
+        scene.last = result
+        decision = scene.policy.decide(result, frame.captured_s)
+    elif seen.taken.still and scene.last is not None:
+        result = scene.last
+        decision = Decision("skip", "the scene is still", result.confidence)
+    else:
+        return None
+    now_s = clock()
     return Event(
         frame=frame,
         result=result,
         decision=decision,
-        model=model.name,
-        variant=model.variant.name,
-        emitted_s=decoded_s,
-        captured_at_s=wall_clock() - (decoded_s - frame.captured_s),
-        timings=Timings(
-            capture=frame.capture_ms,
-            prepare=(prepared_s - begun_s) * 1e3,
-            infer=(inferred_s - prepared_s) * 1e3,
-            decode=(decoded_s - inferred_s) * 1e3,
-        ),
+        model=seen.model.name,
+        variant=seen.model.variant.name,
+        emitted_s=now_s,
+        captured_at_s=wall_clock() - (now_s - frame.captured_s),
+        timings=seen.timings,
+        changes=changes,
     )
+
+
+def _taken(notices: deque[Notice]) -> Iterator[Notice]:
+    while notices:
+        yield notices.popleft()
 
 
 def _offload(event: Event, offloader: Offloader) -> Event:
@@ -94,4 +169,5 @@ def _revision(answer: Answer, now_s: float) -> Event:
         served_by="cloud",
         emitted_s=now_s,
         revises=True,
+        changes=(),
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -15,6 +17,8 @@ from edge.errors import BundleError, EdgeError, EngineError
 from edge.protocols import Engine, Task
 from edge.tasks import TASKS
 from edge.types import Geometry, Tensor
+
+HOUR_S = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +48,7 @@ def open_model(
     threads: int | None = None,
     spin: bool | None = None,
     exact: bool = False,
+    lanes: int = 1,
     say: Callable[[str], None] = lambda line: None,
 ) -> Model:
     """Load the best variant that this machine can run and that agrees with its golden check.
@@ -53,7 +58,7 @@ def open_model(
     none is left.
     """
     board = board or detect()
-    options = EngineOptions(threads or board.threads, board.spin if spin is None else spin, exact)
+    options = EngineOptions(threads or board.threads, board.spin if spin is None else spin, exact, lanes)
     if variant:
         return load_variant(bundle, bundle.card.variant(variant), options)
     here = [candidate for candidate in bundle.card.variants if installed(candidate.engine)]
@@ -70,6 +75,43 @@ def open_model(
             say(f"variant {candidate.name} passed over: {error}")
     worst = BundleError if any(isinstance(error, BundleError) for error in refusals) else EngineError
     raise worst(f"{bundle.where}: no variant can run here; the first, {candidates[0].name}: {refusals[0]}")
+
+
+class Reopener:
+    """Opens a bundle's model anew when its engine has failed: the same variant a few times an hour, then the next one.
+
+    Called with the model that failed and why; takes the arguments of `open_model`. Raises EngineError when every variant
+    that may run here has failed as often.
+    """
+
+    def __init__(
+        self, bundle: Bundle, options: EngineOptions, board: Board, *, variant: str | None = None, attempts: int = 3
+    ) -> None:
+        self._bundle, self._options = bundle, options
+        card = bundle.card
+        here = [candidate for candidate in card.variants if installed(candidate.engine)]
+        self._left = [card.variant(variant)] if variant else preference(here, board.machine)
+        self._attempts = attempts
+        self._opened_s: dict[str, deque[float]] = {}
+
+    def __call__(self, failed: Model, reason: str) -> Model:
+        """Another engine for the variant that failed or, when that has been tried enough, for the next."""
+        candidates = sorted(self._left, key=lambda variant: variant.name != failed.variant.name)
+        for candidate in candidates:
+            tried_s = self._opened_s.setdefault(candidate.name, deque())
+            now_s = time.monotonic()
+            while tried_s and now_s - tried_s[0] > HOUR_S:
+                tried_s.popleft()
+            if len(tried_s) >= self._attempts:
+                self._left.remove(candidate)
+                continue
+            tried_s.append(now_s)
+            try:
+                return load_variant(self._bundle, candidate, self._options)
+            except (BundleError, EngineError) as error:
+                reason = str(error)
+                self._left.remove(candidate)
+        raise EngineError(f"{self._bundle.where}: no variant is left that works: {reason}")
 
 
 def load_variant(bundle: Bundle, variant: Variant, options: EngineOptions) -> Model:

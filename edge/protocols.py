@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
 from types import TracebackType
 from typing import Protocol
 
-from edge.types import Decision, Event, Frame, Outputs, Result, Tensor
+from edge.types import Decision, Event, Frame, Notice, Outputs, Result, Tensor
 
 
 class Source(Protocol):
     """Frames in order; a context manager that holds the device or file while it is open.
 
-    `live` sources keep the newest frame and count the rest in `dropped`; the others wait, and
-    what they could not read is on `skipped`, a line each. Raises SourceError when it
-    cannot be opened and CaptureError when it stops delivering.
+    The frames of a `live` source must be taken as they come: the newest replaces an older one that nobody has taken, and
+    `dropped` counts those. The others wait, and what they could not read is on `skipped`, a line each. `notices` are what
+    befell it, oldest first; whoever reads them takes them off. A picture's memory may be leased (edge.buffers): it is
+    used again once nothing refers to the frame any more. Raises SourceError when it cannot be opened and CaptureError
+    when it ends for good before its time.
     """
 
     name: str
@@ -22,6 +25,7 @@ class Source(Protocol):
     dropped: int
     skipped: list[str]
     fps: float | None
+    notices: deque[Notice]
 
     def __enter__(self) -> Source: ...
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None: ...
@@ -31,10 +35,15 @@ class Source(Protocol):
 
 
 class Engine(Protocol):
-    """A loaded model: float32 outputs by name that the caller owns. Raises EngineError."""
+    """A loaded model: float32 outputs by name that the caller owns. Raises EngineError.
+
+    `infer` may be called from `lanes` threads at once, and takes up to `batch` pictures in one tensor.
+    """
 
     name: str
     threads: int
+    lanes: int
+    batch: int
 
     def infer(self, tensor: Tensor) -> Outputs: ...
     def close(self) -> None: ...
@@ -54,9 +63,14 @@ class Policy(Protocol):
 
 
 class Sink(Protocol):
-    """Somewhere events go. `emit` must not raise for trouble of its own: it counts what it lost in `lost`."""
+    """Somewhere events and notices go. `emit` must not raise for trouble of its own: it counts what it lost in `lost`.
+
+    It runs on a thread of the sink's own (edge.sinks.queued), so that it may take its time. `wants_images` says whether
+    it looks at `event.frame.image`; for one that does not, the picture's buffer goes back to the camera at once.
+    """
 
     lost: int
+    wants_images: bool
 
-    def emit(self, event: Event) -> None: ...
+    def emit(self, event: Event | Notice) -> None: ...
     def close(self) -> None: ...

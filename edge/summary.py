@@ -7,12 +7,13 @@ import os
 import resource
 import sys
 import time
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
 
-from edge.types import Event
+from edge.types import Event, Notice, NoticeKind
 
 STAGES = ("capture", "prepare", "infer", "decode")
 
@@ -67,6 +68,16 @@ class Latencies(msgspec.Struct, frozen=True):
     decode: Percentiles
 
 
+class SourceCounts(msgspec.Struct, frozen=True):
+    """One source's share: events, frames replaced by newer ones, pictures that could not be read, times it was lost."""
+
+    name: str
+    frames: int
+    dropped: int
+    skipped: int
+    lost: int
+
+
 class Summary(msgspec.Struct, frozen=True):
     """What `--summary` writes. `seconds` run from the first capture to the last event.
 
@@ -74,7 +85,10 @@ class Summary(msgspec.Struct, frozen=True):
 
     `dropped` frames were replaced by newer ones, `skipped` ones could not be read, `offloaded` were sent to the
     endpoint, `revised` came back in time, `offload_failed` did not, `offload_declined` were uncertain while the endpoint
-    was away, and `events_lost` events and video frames could not be written.
+    was away, and `events_lost` events and video frames could not be written. `still` frames carry an earlier result,
+    `failed` ones had none because the engine failed, and `engine_reopened` says how often that was mended. `threads` is
+    the engine's share of the board, spread over `lanes` frames at a time. `sources` are told one by one, too. CPU time
+    and peak memory are this process's; `reader_cpu_seconds` are those of the processes that read cameras.
     """
 
     source: str
@@ -82,7 +96,12 @@ class Summary(msgspec.Struct, frozen=True):
     variant: str
     engine: str
     threads: int
+    lanes: int
+    sources: list[SourceCounts]
     frames: int
+    still: int
+    failed: int
+    engine_reopened: int
     seconds: float
     fps: float
     dropped: int
@@ -95,6 +114,7 @@ class Summary(msgspec.Struct, frozen=True):
     latency_ms: Latencies
     first_result_s: float
     cpu_seconds: float
+    reader_cpu_seconds: float
     peak_rss_mb: float
     ended: str
 
@@ -104,7 +124,10 @@ class Tally:
     """The running counts behind a Summary."""
 
     frames: int = 0
+    still: int = 0
     revised: int = 0
+    by_source: Counter[str] = field(default_factory=Counter)
+    notices: Counter[tuple[str, str]] = field(default_factory=Counter)
     first_result_s: float = 0.0
     started_s: float = 0.0
     first_s: float = 0.0
@@ -112,8 +135,11 @@ class Tally:
     end_to_end: Histogram = field(default_factory=Histogram)
     stages: dict[str, Histogram] = field(default_factory=lambda: {stage: Histogram() for stage in STAGES})
 
-    def add(self, event: Event) -> None:
-        """Count one event."""
+    def add(self, event: Event | Notice) -> None:
+        """Count one event or notice."""
+        if isinstance(event, Notice):
+            self.notices[event.kind, event.about] += 1
+            return
         if event.revises:
             self.revised += 1
             return
@@ -122,10 +148,18 @@ class Tally:
             self.first_s = event.emitted_s
             self.first_result_s = process_age_s()
         self.frames += 1
+        self.by_source[event.frame.source] += 1
         self.last_s = event.emitted_s
         self.end_to_end.add(event.age_ms)
+        if event.decision.action == "skip":
+            self.still += 1
+            return
         for stage in STAGES:
             self.stages[stage].add(getattr(event.timings, stage))
+
+    def noticed(self, *kinds: NoticeKind) -> int:
+        """How many notices of these kinds there were."""
+        return sum(count for (kind, _), count in self.notices.items() if kind in kinds)
 
     @property
     def seconds(self) -> float:
@@ -153,9 +187,9 @@ def process_age_s() -> float:
         return 0.0
 
 
-def cpu_seconds() -> float:
-    """User and system time of this process so far."""
-    usage = resource.getrusage(resource.RUSAGE_SELF)
+def cpu_seconds(whose: int = resource.RUSAGE_SELF) -> float:
+    """User and system time of this process so far, or of those that it has waited for."""
+    usage = resource.getrusage(whose)
     return usage.ru_utime + usage.ru_stime
 
 

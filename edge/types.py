@@ -1,6 +1,6 @@
 """The values that flow through the loop, one frozen dataclass a hop.
 
-Frame → Tensor → Outputs → Classes or Detections → Decision → Event
+Frame → Tensor → Outputs → Classes or Detections → Decision → Event; beside them, a Notice of what befell the loop
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class Frame:
     """One picture from a source: `image` is uint8 BGR [height, width, 3], `captured_s` is on the monotonic clock.
 
     Nobody writes into `image`. `capture_ms` is how long reading and decoding took. `name` is the file it came from,
-    when it came from one.
+    when it came from one; `media_s` is its place in a recording, in seconds.
     """
 
     image: UInt8
@@ -32,6 +32,12 @@ class Frame:
     source: str
     capture_ms: float = 0.0
     name: str | None = None
+    media_s: float | None = None
+
+    @property
+    def scene_s(self) -> float:
+        """The time in the scene: a recording's own, which runs faster or slower than ours; else that of the capture."""
+        return self.captured_s if self.media_s is None else self.media_s
 
     @property
     def size_wh(self) -> tuple[int, int]:
@@ -96,13 +102,15 @@ class Detections:
     """The n objects found, best first as a task gives them.
 
     `boxes_xyxy` is float32 [n, 4], left, top, right, bottom in pixels of the original picture, whose left edge is 0 and
-    whose right edge is its width; `scores` calibrated probability float32 [n]; `class_ids` int64 [n]; `labels` n names.
+    whose right edge is its width; `scores` calibrated probability float32 [n]; `class_ids` int64 [n]; `labels` n names;
+    `tracks` int64 [n], the identity that a tracker gave each object, or 0 for one that it does not follow (yet).
     """
 
     boxes_xyxy: Float32
     scores: Float32
     class_ids: Int64
     labels: tuple[str, ...]
+    tracks: Int64 | None = None
 
     def __post_init__(self) -> None:
         count = len(self.labels)
@@ -120,6 +128,8 @@ class Detections:
         ):
             if array.dtype != kind:
                 raise ValueError(f"{name}: expected {np.dtype(kind)}, got {array.dtype}")
+        if self.tracks is not None and (self.tracks.shape != (count,) or self.tracks.dtype != np.int64):
+            raise ValueError(f"tracks: expected int64 {(count,)}, got {self.tracks.dtype} {self.tracks.shape}")
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -130,7 +140,8 @@ class Detections:
         if kept.ndim != 1:
             raise IndexError(f"expected a mask, an array of indices or a slice, got {chosen!r:.80}")
         labels = tuple(self.labels[i] for i in kept.tolist())
-        return Detections(self.boxes_xyxy[kept], self.scores[kept], self.class_ids[kept], labels)
+        tracks = None if self.tracks is None else self.tracks[kept]
+        return Detections(self.boxes_xyxy[kept], self.scores[kept], self.class_ids[kept], labels, tracks)
 
     @property
     def confidence(self) -> float:
@@ -162,13 +173,23 @@ class Timings:
     decode: float = 0.0
 
 
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What became of a tracked object in this frame: it entered, it left, or its label changed; `track` is its identity."""
+
+    kind: Literal["enter", "leave", "change"]
+    track: int
+    label: str
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Event:
     """A frame's identity, its result, the decision, who served it and how long each stage took.
 
     `emitted_s` is on the monotonic clock like `frame.captured_s`, so `age_ms` is the end-to-end latency; `captured_at_s`
     is the capture in seconds since 1970, by the wall clock at the first event of the frame. `revises` marks a late
-    answer from the cloud to a frame that already has an event.
+    answer from the cloud to a frame that already has an event. A `decision` to skip marks a result that was carried
+    over from an earlier frame because the scene was still. `changes` are those of the tracked objects.
     """
 
     frame: Frame
@@ -181,8 +202,34 @@ class Event:
     served_by: ServedBy = "local"
     timings: Timings = field(default_factory=Timings)
     revises: bool = False
+    changes: tuple[Change, ...] = ()
 
     @property
     def age_ms(self) -> float:
         """Milliseconds from capture to this event."""
         return (self.emitted_s - self.frame.captured_s) * 1e3
+
+
+NoticeKind: TypeAlias = Literal[
+    "source-open",
+    "source-stalled",
+    "source-lost",
+    "source-ended",
+    "engine-failed",
+    "engine-reopened",
+    "variant-changed",
+    "frame-failed",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """Something that happened to the loop rather than to a frame: a camera lost or back, an engine reopened.
+
+    `about` is the source's or the variant's name, `at_s` seconds since 1970, `text` one line for people.
+    """
+
+    kind: NoticeKind
+    about: str
+    text: str
+    at_s: float

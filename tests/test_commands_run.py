@@ -28,12 +28,12 @@ VALIDATOR = jsonschema.Draft202012Validator(event_schema())
 
 
 def events_in(text: str) -> list[dict[str, Any]]:
-    """The events of some lines, each whole and valid."""
+    """The frames' events of some lines, each line whole and valid."""
     assert text == "" or text.endswith("\n")
     found = [json.loads(line) for line in text.splitlines()]
     for event in found:
         VALIDATOR.validate(event)
-    return found
+    return [event for event in found if event["kind"] == "frame"]
 
 
 @pytest.fixture
@@ -203,8 +203,8 @@ def test_a_dead_endpoint_is_one_line_and_the_loop_goes_on(run: Command, folder: 
 # what is refused
 
 USER_ERRORS = [
-    ([], 2, "give either --camera N or --source URI"),
-    (["--camera", "0", "--source", "demo"], 2, "give either --camera N or --source URI"),
+    ([], 2, "give --camera N or --source URI"),
+    (["--source", "demo", "--source", "demo"], 2, "demo is given twice; give each source once"),
     (["--camera", "97"], 2, "/dev/video97 does not exist"),
     (["--camera", "-1"], 2, "--camera"),
     (["--camera", "x"], 2, "--camera"),
@@ -212,7 +212,21 @@ USER_ERRORS = [
     (["--source", ""], 2, "--source is empty"),
     (["--source", "x" * 300], 2, "no such file"),
     (["--source", "two\nlines.mp4"], 2, "no such file"),
-    (["--source", "rtsp://x/y"], 2, "rtsp://"),
+    (["--source", "rtsp:///y"], 2, "names no host"),
+    (["--source", "ftp://x/y"], 2, "ftp:// is not known"),
+    (["--source", "gst:"], 2, "names no pipeline"),
+    (["--source", "picamera:x"], 2, "named by its number"),
+    (["--source", "demo", "--size", "big"], 2, "expected WIDTHxHEIGHT"),
+    (["--source", "demo", "--pixels", "mjpeg"], 2, "expected four letters"),
+    (["--source", "demo", "--mask", "0,0,1"], 2, "region '0,0,1'"),
+    (["--source", "demo", "--mask", "2:0,0,1,1"], 2, "there is no source '2', they are numbered from 1 to 1"),
+    (["--source", "demo", "--roi", "0,0,1,1", "--roi", "0,0,.5,.5"], 2, "--roi is given 2 times for source 1"),
+    (["--source", "demo", "--track"], 2, "--track is for detectors"),
+    (["--source", "demo", "--classes", "class 1,clas 2"], 2, "did you mean class 2"),
+    (["--source", "demo", "--score-threshold", "much"], 2, "expected a number from 0 to 1, or CLASS=NUMBER"),
+    (["--source", "demo", "--webhook", "nowhere"], 2, "--webhook"),
+    (["--source", "demo", "--store", "{tmp}"], 2, "--store {tmp}"),
+    (["--source", "demo", "--store", "{tmp}/a", "--events", "{tmp}/a"], 2, "give each its own file"),
     (["--source", "{tmp}/empty"], 2, "holds no pictures"),
     (["--source", "{tmp}/text.mp4"], 2, "not a video that can be decoded"),
     (["--source", "{tmp}/text.jpg"], 2, "text.jpg: not a readable picture"),

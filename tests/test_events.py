@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from edge.events import encode_event, event_record, event_schema
-from edge.types import Timings
+from edge.types import Change, Detections, Notice, Timings
 from tests.samples import detections, event, frame
 
 VALIDATOR = jsonschema.Draft202012Validator(event_schema())
@@ -38,6 +38,7 @@ def test_every_field() -> None:
     record = line(of)
     captured_at = record.pop("captured_at")
     assert record == {
+        "kind": "frame",
         "seq": 7,
         "source": "camera:0",
         "file": "a.jpg",
@@ -49,8 +50,28 @@ def test_every_field() -> None:
         "result": {"classes": [{"label": "class 0", "score": 0.75}, {"label": "class 1", "score": 0.125}]},
         "timings_ms": {"capture": 1.0, "prepare": 2.5, "infer": 3.0, "decode": 0.25},
         "revises": False,
+        "changes": [],
     }
     assert captured_at.endswith("Z")
+
+
+def test_a_notice_is_a_line_of_its_own_kind() -> None:
+    notice = Notice("source-lost", "camera:0", "stopped delivering; trying again", 1.7e9)
+    assert json.loads(encode_event(notice)) == {
+        "kind": "notice",
+        "notice": "source-lost",
+        "about": "camera:0",
+        "at": "2023-11-14T22:13:20.000Z",
+        "text": "stopped delivering; trying again",
+    }
+
+
+def test_tracks_and_what_became_of_them() -> None:
+    boxes = np.array([[1, 2, 3, 4], [5, 6, 7, 8]], np.float32)
+    tracked = Detections(boxes, np.array([0.5, 0.25], np.float32), np.array([0, 0]), ("cat", "cat"), np.array([7, 0]))
+    record = line(replace(event(), result=tracked, changes=(Change("enter", 7, "cat"),)))
+    assert [one["track"] for one in record["result"]["objects"]] == [7, None]
+    assert record["changes"] == [{"kind": "enter", "track": 7, "label": "cat"}]
 
 
 @pytest.mark.parametrize(

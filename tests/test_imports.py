@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 
 ALLOWED = ("numpy", "cv2", "msgspec", "click")
-NEEDS_HTTP = {"edge.offload"}  # imported when --offload is given
+NEEDS_HTTP = {"edge.offload", "edge.sinks.webhook"}  # imported when --offload or --webhook is given
 ENGINE_MODULES = {"edge.engines.onnx", "edge.engines.tflite"}  # these import their engine, and only the factories import them
 FORBIDDEN = ("torch", "onnx", "onnxruntime", "ai_edge_litert", "tflite_runtime", "starlette", "uvicorn", "jax", "PIL")
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge.policies import POLICIES, LocalOnly, Threshold
-from edge.types import Classes
+from edge.policies import POLICIES, LocalOnly, PerObject, Threshold
+from edge.types import Classes, Detections
 from tests.samples import detections
 
 
@@ -62,3 +64,58 @@ def test_policies_are_built_from_a_threshold() -> None:
 def test_a_detector_s_weakest_object_decides_and_an_empty_picture_is_certain(scores: tuple[float, ...], action: str) -> None:
     found = detections(*(("a", score, (0, 0, 1, 1)) for score in scores))
     assert Threshold(0.5).decide(found, 0.0).action == action
+
+
+def tracked(*objects: tuple[int, float]) -> Detections:
+    """Persons, (track, score) each."""
+    found = detections(*(("person", score, (0, 0, 1, 1)) for _, score in objects))
+    return replace(found, tracks=np.array([track for track, _ in objects], np.int64))
+
+
+@pytest.mark.parametrize(
+    ("objects", "action", "reason", "confidence"),
+    [
+        ([], "accept", "no tracked object < 0.5", 1.0),
+        ([(0, 0.25)], "accept", "no tracked object < 0.5", 1.0),
+        ([(7, 0.5)], "accept", "no tracked object < 0.5", 0.5),
+        ([(7, 0.3125)], "offload", "track 7 person 0.312 < 0.5", 0.3125),
+        ([(7, 0.75), (0, 0.125), (9, 0.25)], "offload", "track 9 person 0.250 < 0.5", 0.25),
+        ([(1, 0.25), (2, 0.125)], "offload", "track 1 person 0.250, track 2 person 0.125 < 0.5", 0.125),
+        (
+            [(i, 0.25) for i in range(1, 7)],
+            "offload",
+            "track 1 person 0.250, track 2 person 0.250, track 3 person 0.250 and 3 more < 0.5",
+            0.25,
+        ),
+    ],
+)
+def test_per_object(objects: list[tuple[int, float]], action: str, reason: str, confidence: float) -> None:
+    decision = PerObject(0.5).decide(tracked(*objects), 0.0)
+    assert (decision.action, decision.reason, decision.confidence) == (action, reason, confidence)
+
+
+def test_an_object_is_asked_about_once_in_retry_s() -> None:
+    policy = PerObject(0.5, retry_s=10.0)
+    asked = [now_s for now_s in np.arange(0, 25, 0.5).tolist() if policy.decide(tracked((3, 0.25)), now_s).action == "offload"]
+    assert asked == [0.0, 10.0, 20.0]
+
+
+def test_another_object_is_asked_about_at_once() -> None:
+    policy = PerObject(0.5)
+    assert policy.decide(tracked((3, 0.25)), 0.0).action == "offload"
+    decision = policy.decide(tracked((3, 0.25)), 1.0)
+    assert (decision.action, decision.reason, decision.confidence) == ("accept", "asked about track 3 within 30 s", 0.25)
+    assert policy.decide(tracked((3, 0.125), (4, 0.25)), 2.0).reason == "track 4 person 0.250 < 0.5"
+    assert policy.decide(tracked((3, 0.25), (4, 0.25)), 31.0).reason == "track 3 person 0.250 < 0.5"
+
+
+def test_what_is_forgotten_takes_no_memory() -> None:
+    policy = PerObject(0.5, retry_s=1.0)
+    for track in range(1, 1000):
+        policy.decide(tracked((track, 0.1)), track * 0.1)
+    assert len(policy._asked_s) <= 11
+
+
+def test_without_tracks_it_is_the_threshold() -> None:
+    for found in (result(0.25), result(0.75), detections(("a", 0.25, (0, 0, 1, 1)))):
+        assert PerObject(0.5).decide(found, 0.0) == Threshold(0.5).decide(found, 0.0)

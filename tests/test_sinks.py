@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,18 +17,21 @@ import numpy as np
 import pytest
 
 from edge.errors import UsageError
-from edge.events import event_schema
+from edge.events import encode_event, event_schema
 from edge.sinks.caption import caption
 from edge.sinks.jsonl import JsonlSink, ReaderGoneError
+from edge.sinks.queued import QueuedSink, without_picture
 from edge.sinks.status import StatusSink
 from edge.sinks.video import CODECS, VideoSink, annotate
-from edge.types import Event
+from edge.types import Event, Notice
 from tests.samples import detections, event, frame, picture, plain
 
+NOTICE = Notice("source-lost", "camera", "unplugged; trying again until it is back", 1.7e9)
 
-def jsonl(target: Path | str) -> tuple[JsonlSink, list[str]]:
+
+def jsonl(target: Path | str, **more: int) -> tuple[JsonlSink, list[str]]:
     said: list[str] = []
-    return JsonlSink(str(target), said.append), said
+    return JsonlSink(str(target), said.append, **more), said
 
 
 def events(count: int, first: int = 0) -> list[Event]:
@@ -63,6 +67,14 @@ def test_lines_parse_and_follow_the_schema(tmp_path: Path) -> None:
     found = records(tmp_path / "events.jsonl")
     assert [(record["seq"], record["revises"]) for record in found] == [(0, False), (1, False), (2, False), (1, True)]
     assert (sink.lost, said) == (0, [])
+
+
+def test_notices_are_lines_too(tmp_path: Path) -> None:
+    sink, _ = jsonl(tmp_path / "e")
+    for one in (event(), NOTICE):
+        sink.emit(one)
+    sink.close()
+    assert [record["kind"] for record in records(tmp_path / "e")] == ["frame", "notice"]
 
 
 def test_a_line_is_there_as_soon_as_it_is_emitted(tmp_path: Path) -> None:
@@ -175,6 +187,155 @@ def test_a_reader_that_went_away(monkeypatch: pytest.MonkeyPatch) -> None:
         os.fstat(stdout.fileno())  # left open
 
 
+# rotation
+
+
+def line_bytes() -> int:
+    """Of the events that `events` makes from number 10 to 99."""
+    return len(encode_event(events(1, 10)[0]))
+
+
+def test_no_line_is_lost_over_many_rotations(tmp_path: Path) -> None:
+    limit = 8 * line_bytes()
+    sink, said = jsonl(tmp_path / "e", rotate_bytes=limit, keep=1000)
+    for one in events(1000):
+        sink.emit(one)
+    sink.close()
+    files = sorted(tmp_path.iterdir(), key=lambda path: -int(path.suffix[1:] or 0))
+    assert files[-1].name == "e"
+    assert [path.name for path in files[-4:-1]] == ["e.3", "e.2", "e.1"]
+    assert [record["seq"] for path in files for record in records(path)] == list(range(1000))
+    for path in files:
+        assert path.read_bytes().endswith(b"\n")
+        assert path.stat().st_size <= limit
+    assert 100 < len(files) < 200
+    assert (sink.lost, said) == (0, [])
+
+
+@pytest.mark.parametrize("keep", [0, 1, 3])
+def test_only_the_newest_files_are_kept(tmp_path: Path, keep: int) -> None:
+    for number in (keep + 1, keep + 2):  # from a run that kept more
+        (tmp_path / f"e.{number}").write_bytes(b"old\n")
+    sink, said = jsonl(tmp_path / "e", rotate_bytes=2 * line_bytes(), keep=keep)
+    for one in events(20, first=10):
+        sink.emit(one)
+    sink.close()
+    assert {path.name for path in tmp_path.iterdir()} == {"e", *(f"e.{number}" for number in range(1, keep + 1))}
+    files = [tmp_path / f"e.{number}" for number in range(keep, 0, -1)] + [tmp_path / "e"]
+    assert [record["seq"] for path in files for record in records(path)] == list(range(30 - 2 * (keep + 1), 30))
+    assert (sink.lost, said) == (0, [])
+
+
+def test_a_gap_in_the_numbers_is_filled_first(tmp_path: Path) -> None:
+    (tmp_path / "e.1").write_bytes(b"one\n")
+    (tmp_path / "e.3").write_bytes(b"three\n")  # the power went between two renames
+    sink, _ = jsonl(tmp_path / "e", rotate_bytes=1, keep=3)
+    for one in events(2):
+        sink.emit(one)
+    sink.close()
+    assert (tmp_path / "e.2").read_bytes() == b"one\n"
+    assert (tmp_path / "e.3").read_bytes() == b"three\n"
+
+
+def test_a_file_that_is_too_long_already_and_lines_longer_than_the_limit(tmp_path: Path) -> None:
+    (tmp_path / "e").write_bytes(b"{}\n" * 100)
+    sink, said = jsonl(tmp_path / "e", rotate_bytes=10, keep=5)
+    for one in events(3):
+        sink.emit(one)
+    sink.close()
+    assert (tmp_path / "e.3").read_bytes() == b"{}\n" * 100
+    assert [record["seq"] for name in ("e.2", "e.1", "e") for record in records(tmp_path / name)] == [0, 1, 2]
+    assert (sink.lost, said) == (0, [])
+
+
+def test_a_torn_line_is_closed_before_the_file_is_rotated(tmp_path: Path) -> None:
+    (tmp_path / "e").write_bytes(b'{"seq": 4')
+    sink, _ = jsonl(tmp_path / "e", rotate_bytes=5)
+    for one in events(2):
+        sink.emit(one)
+    sink.close()
+    assert [record["seq"] for record in records(tmp_path / "e.1")] == [0]
+    assert [record["seq"] for record in records(tmp_path / "e")] == [1]
+    assert (tmp_path / "e.1").read_bytes().startswith(b'{"seq": 4\n')
+
+
+def test_a_rename_that_fails_is_said_once_and_the_file_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    sink, said = jsonl(tmp_path / "e", rotate_bytes=10)
+    with monkeypatch.context() as patch:
+        patch.setattr("edge.sinks.jsonl.os.replace", refuse)
+        for one in events(4):
+            sink.emit(one)
+    assert [path.name for path in tmp_path.iterdir()] == ["e"]
+    assert said == [f"events: {tmp_path / 'e'}: cannot be rotated: Permission denied; it goes on in the same file"]
+    for one in events(1, first=4):
+        sink.emit(one)
+    sink.close()
+    assert [record["seq"] for record in records(tmp_path / "e.1")] == [0, 1, 2, 3]
+    assert [record["seq"] for record in records(tmp_path / "e")] == [4]
+    assert (sink.lost, len(said)) == (0, 1)
+
+
+def test_a_new_file_that_cannot_be_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    sink, said = jsonl(tmp_path / "e", rotate_bytes=10)
+    sink.emit(events(1)[0])
+    with monkeypatch.context() as patch:
+        patch.setattr("edge.sinks.jsonl.os.open", refuse)
+        for one in events(2, first=1):
+            sink.emit(one)
+    for one in events(1, first=3):
+        sink.emit(one)
+    sink.close()
+    assert [record["seq"] for record in records(tmp_path / "e.1")] == [0, 1, 2]  # what was open went on
+    assert [record["seq"] for record in records(tmp_path / "e")] == [3]
+    assert (sink.lost, len(said)) == (0, 1)
+
+
+def test_a_file_that_someone_else_has_moved_is_not_ours_to_rename(tmp_path: Path) -> None:
+    sink, said = jsonl(tmp_path / "e", rotate_bytes=10)
+    sink.emit(events(1)[0])
+    (tmp_path / "e").rename(tmp_path / "moved")
+    (tmp_path / "e").write_bytes(b"theirs\n")
+    sink.emit(events(1, first=1)[0])
+    sink.close()
+    assert {path.name for path in tmp_path.iterdir()} == {"e", "moved"}
+    assert (tmp_path / "e").read_bytes().startswith(b"theirs\n")
+    assert [record["seq"] for record in records(tmp_path / "e")] == [1]
+    assert (sink.lost, said) == (0, [])
+
+
+def test_a_link_goes_on_pointing_at_the_newest_file(tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "disk" / "e")
+    sink, _ = jsonl(tmp_path / "link", rotate_bytes=10)
+    for one in events(2):
+        sink.emit(one)
+    sink.close()
+    assert {path.name for path in (tmp_path / "disk").iterdir()} == {"e", "e.1"}
+    assert [record["seq"] for record in records(tmp_path / "link")] == [1]
+
+
+def test_what_is_no_file_of_ours_is_not_rotated(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    reader = os.open(tmp_path / "fifo", os.O_RDONLY | os.O_NONBLOCK)
+    with (tmp_path / "out").open("wb") as out:
+        for target in (str(tmp_path / "fifo"), "/dev/null", f"/dev/fd/{out.fileno()}"):
+            sink, said = jsonl(target, rotate_bytes=10)
+            for one in events(3):
+                sink.emit(one)
+            sink.close()
+            assert (sink.lost, said) == (0, [])
+    assert os.read(reader, 100_000).count(b"\n") == 3
+    os.close(reader)
+    assert {path.name for path in tmp_path.iterdir()} == {"fifo", "out"}
+    assert len(records(tmp_path / "out")) == 3
+
+
 @pytest.mark.parametrize("target", ["folder.mp4", "no/such/folder/e.mp4", "file/e.mp4", "x" * 300 + ".mp4"])
 @pytest.mark.parametrize("sink", ["events", "video"])
 def test_places_that_cannot_be_written(tmp_path: Path, target: str, sink: str) -> None:
@@ -209,6 +370,21 @@ def test_a_video_can_be_read_again(tmp_path: Path, suffix: str, capfd: pytest.Ca
         assert np.abs(below).mean() < 20
     assert sink.lost == 0
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("on_a_thread", [False, True])
+def test_of_several_sources_the_first_to_come_is_shown(tmp_path: Path, on_a_thread: bool) -> None:
+    said: list[str] = []
+    video = VideoSink(str(tmp_path / "a.avi"), 10, said.append)
+    sink = QueuedSink(video, "video", said.append, depth=2, waits=True) if on_a_thread else video
+    sink.emit(NOTICE)
+    for number in range(6):
+        sink.emit(event(frame(plain(90), number, source=("yard", "gate")[number % 2])))
+    sink.emit(event(frame(plain(90), 0, source="gate"), revises=True))
+    sink.close()
+    assert len(read_back(tmp_path / "a.avi")) == 3
+    assert said == [f"video: {tmp_path / 'a.avi'}: shows yard only, no frames of gate or other sources"]
+    assert sink.lost == 0
 
 
 def read_back(path: Path) -> list[tuple[int, ...]]:
@@ -307,6 +483,14 @@ def test_objects_are_drawn_where_they_are() -> None:
     assert not changed[130 - 40 : 190 - 40, 110:190].any()  # the object itself stays
 
 
+def test_identities_are_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = replace(detections(("person", 0.83, BOX), ("dog", 0.5, BOX)), tracks=np.array([7, 0]))
+    written = Counter[str]()
+    monkeypatch.setattr("edge.sinks.video.cv2.putText", lambda image, text, *_: written.update([text]))
+    annotate(plain(90, 320, 240), replace(event(frame(plain(90, 320, 240))), result=found))
+    assert {"#7 person 83%", "dog 50%"} <= set(written)
+
+
 def test_objects_in_a_video_of_another_size_than_the_frame() -> None:
     seen = replace(event(frame(plain(90, 640, 480))), result=detections(("cat", 0.9, tuple(2 * edge for edge in BOX))))
     same = replace(event(frame(plain(90, 320, 240))), result=detections(("cat", 0.9, BOX)))
@@ -385,6 +569,16 @@ def test_the_status_line(capsys: pytest.CaptureFixture[str], monkeypatch: pytest
     assert "frame 0 class 0 75% local 20 ms" in lines[0]
     assert all(len(line) < 60 for line in lines)
     assert sink.lost == 0
+
+
+def test_the_status_line_needs_no_picture_and_ignores_notices(capsys: pytest.CaptureFixture[str]) -> None:
+    sink = StatusSink()
+    assert not sink.wants_images
+    sink.emit(NOTICE)
+    assert capsys.readouterr().err == ""
+    seen = without_picture(event(frame(captured_s=100)))
+    sink.emit(replace(seen, result=detections(("cat", 0.9, BOX))))
+    assert "1 cat" in capsys.readouterr().err
 
 
 def test_a_disk_that_fills_inside_a_line_leaves_whole_lines_only(tmp_path: Path) -> None:

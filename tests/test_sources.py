@@ -7,21 +7,23 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
+from edge.capture.devices import DeviceSpec
+from edge.capture.reader import ReaderSpec
 from edge.errors import CaptureError, EdgeError, SourceError, UsageError
 from edge.protocols import Source
+from edge.sources import STREAMS, open_source
 from edge.sources import camera as camera_module
 from edge.sources import demo as demo_module
-from edge.sources import open_source
-from edge.sources.camera import CameraSource
+from edge.sources.camera import Wish, gstreamer_source, picamera_source, stream_source, v4l2_source
 from edge.sources.demo import FPS, DemoSource
+from edge.sources.live import SLOTS, Limits, LiveSource
 from edge.sources.pictures import PictureSource
 from edge.sources.video import VideoSource
 from edge.types import Frame, UInt8
@@ -31,58 +33,11 @@ PATIENCE_S = 20.0
 """How long anything may take on a machine that is busy with other things; nothing here waits for it in vain."""
 
 
-class FakeCapture:
-    """A camera whose driver does what `script` says: pictures, None for a failed read, or a call (to wait, to raise)."""
-
-    def __init__(self, script: Iterator[UInt8 | Callable[[], Any] | None]) -> None:
-        self._script = script
-        self.released = threading.Event()
-
-    def read(self) -> tuple[bool, UInt8 | None]:
-        step = next(self._script, None)
-        while callable(step):
-            step()
-            step = next(self._script, None)
-        return step is not None, step
-
-    def get(self, what: int) -> float:
-        return 30.0
-
-    def set(self, what: int, value: float) -> bool:
-        return True
-
-    def release(self) -> None:
-        self.released.set()
-
-
-@pytest.fixture
-def plug_in(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., FakeCapture]:
-    """Make every camera a FakeCapture that follows a script."""
-
-    def plug(script: Iterator[Any]) -> FakeCapture:
-        capture = FakeCapture(script)
-        device = tmp_path / "video"
-        device.touch()
-        monkeypatch.setattr(camera_module, "Path", lambda name: device)
-        monkeypatch.setattr(camera_module, "open_capture", lambda *arguments: capture)
-        return capture
-
-    return plug
-
-
-def endless() -> Iterator[Any]:
-    number = 0
-    while True:
-        yield lambda: time.sleep(0.001)
-        yield picture(seed=number)
-        number += 1
-
-
 KINDS = ("demo", "video", "folder", "picture", "camera")
 
 
 @pytest.fixture
-def sources(tmp_path: Path, plug_in: Callable[..., FakeCapture], monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Source]:
+def sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Source]:
     """Any kind of source; the files hold 12 pictures of 64x48, but for the one picture."""
     monkeypatch.setattr(demo_module, "FPS", 500.0)
 
@@ -90,8 +45,7 @@ def sources(tmp_path: Path, plug_in: Callable[..., FakeCapture], monkeypatch: py
         if kind == "demo":
             return DemoSource()
         if kind == "camera":
-            plug_in(endless())
-            return CameraSource(0)
+            return LiveSource("camera:0", DeviceSpec("faulty", "none"))
         if kind == "video":
             return VideoSource(video(tmp_path / "a.avi"))
         (tmp_path / "folder").mkdir()
@@ -131,6 +85,7 @@ def test_frames(sources: Callable[[str], Source], kind: str) -> None:
     assert times == sorted(times)
     assert abs(times[-1] - time.monotonic()) < PATIENCE_S  # the monotonic clock
     assert source.skipped == []
+    assert [notice.kind for notice in source.notices] == (["source-open"] if source.live else [])
     assert source.fps is None or source.fps > 0
 
 
@@ -397,115 +352,173 @@ def test_a_reader_that_is_always_slow_gets_every_frame_and_no_wait(clocked: tupl
     assert sum(clock.waits) < 0.1
 
 
-# cameras
+# cameras and streams (what befalls them is in test_capture.py)
 
 
-def test_a_camera_that_is_not_there() -> None:
-    with pytest.raises(SourceError, match=r"camera 97: /dev/video97 does not exist; cameras here: .*--source demo"):
-        CameraSource(97).open()
+class Devices:
+    """Stands for pathlib.Path in edge.sources.camera: /dev has what a test says."""
+
+    names: tuple[str, ...] = ()
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __str__(self) -> str:
+        return self._name
+
+    def exists(self) -> bool:
+        return self._name in self.names
+
+    def glob(self, pattern: str) -> list[str]:
+        assert (self._name, pattern) == ("/dev", "video*")
+        return list(reversed(self.names))
 
 
-def test_a_camera_without_permission(plug_in: Callable[..., FakeCapture], monkeypatch: pytest.MonkeyPatch) -> None:
-    plug_in(endless())
-    monkeypatch.setattr(camera_module.os, "access", lambda path, mode: False)
-    with pytest.raises(SourceError, match="group 'video'"):
-        CameraSource(0).open()
+@pytest.fixture
+def devices(monkeypatch: pytest.MonkeyPatch) -> type[Devices]:
+    """The devices that are there: none, and all may be opened."""
+
+    class Here(Devices):
+        pass
+
+    monkeypatch.setattr(camera_module, "Path", Here)
+    monkeypatch.setattr(camera_module.os, "access", lambda path, mode: True)
+    return Here
 
 
-def test_a_device_that_is_no_camera(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
-    device = tmp_path / "video"
-    device.touch()
-    monkeypatch.setattr(camera_module, "Path", lambda name: device)
-    with pytest.raises(SourceError, match=r"camera 98: .* cannot be opened"):
-        CameraSource(98).open()
+@pytest.mark.parametrize(
+    ("names", "listed"),
+    [((), "none"), (("/dev/video0",), "/dev/video0"), (("/dev/video0", "/dev/video2"), "/dev/video0, /dev/video2")],
+)
+def test_a_camera_that_is_not_there(devices: type[Devices], names: tuple[str, ...], listed: str) -> None:
+    devices.names = names
+    with pytest.raises(SourceError) as error:
+        v4l2_source(97, Wish()).open()
+    assert str(error.value) == f"camera 97: /dev/video97 does not exist; cameras here: {listed}; try --source demo"
+    assert error.value.exit_code == 2
+
+
+def test_a_camera_without_permission(devices: type[Devices], monkeypatch: pytest.MonkeyPatch) -> None:
+    devices.names = ("/dev/video0",)
+    asked: list[int] = []
+    monkeypatch.setattr(camera_module.os, "access", lambda path, mode: asked.append(mode))
+    with pytest.raises(SourceError, match="camera 0: no permission to open /dev/video0; add yourself to the group 'video'"):
+        v4l2_source(0, Wish()).open()
+    assert asked == [os.R_OK | os.W_OK]
+
+
+def test_a_patient_camera_waits_until_it_is_there(devices: type[Devices]) -> None:
+    source = v4l2_source(7, Wish(patient=True))
+    source._spec = ReaderSpec(DeviceSpec("faulty", "none"), SLOTS)
+    with source:
+        plug = threading.Timer(0.3, lambda: setattr(devices, "names", ("/dev/video7",)))
+        plug.start()
+        assert next(iter(source)).sequence == 0
+        plug.join()
+    lost, back = source.notices
+    assert (lost.kind, lost.about) == ("source-lost", "camera:7")
+    assert "/dev/video7 does not exist" in lost.text
+    assert back.kind == "source-open"
+    assert "back after" in back.text
+
+
+def test_a_device_that_is_no_camera(devices: type[Devices], capfd: pytest.CaptureFixture[str]) -> None:
+    devices.names = ("/dev/video98",)  # in the reader's process it is not there
+    with v4l2_source(98, Wish()) as source, pytest.raises(SourceError, match=r"^camera:98: /dev/video98 cannot be opened"):
+        next(iter(source))
     assert capfd.readouterr() == ("", "")
 
 
-def test_the_newest_frame_wins_and_the_rest_are_counted(plug_in: Callable[..., FakeCapture]) -> None:
-    read_all, resume = threading.Event(), threading.Event()
-
-    def script() -> Iterator[Any]:
-        yield from (picture(seed=number) for number in range(5))
-        yield read_all.set  # frames 0 to 4 are published by now
-        yield lambda: resume.wait(PATIENCE_S)
-        yield picture(seed=5)
-        yield None
-
-    capture = plug_in(script())
-    with CameraSource(0) as source:
-        assert read_all.wait(PATIENCE_S)
-        frames = iter(source)
-        newest = next(frames)
-        assert newest.sequence == 4
-        assert source.dropped == 4
-        np.testing.assert_array_equal(newest.image, picture(seed=4))
-        resume.set()
-        assert next(frames).sequence == 5
-        with pytest.raises(CaptureError, match="camera 0: stopped delivering after 6 frames"):
-            next(frames)
-        assert source.dropped == 4
-        assert source.live
-        assert source.fps == 30
-    assert capture.released.is_set()
-
-
-def test_a_camera_that_fails_at_once(plug_in: Callable[..., FakeCapture]) -> None:
-    plug_in(iter([None]))
-    with CameraSource(3) as source, pytest.raises(CaptureError, match="camera 3: stopped delivering after 0 frames"):
+def test_a_kind_of_device_that_breaks_is_a_line() -> None:
+    with LiveSource("odd", DeviceSpec("v4l2", "no number")) as source, pytest.raises(SourceError, match=r"^odd: ValueError: "):
         next(iter(source))
 
 
-def test_a_driver_that_raises(plug_in: Callable[..., FakeCapture]) -> None:
-    import cv2
-
-    def fail() -> None:
-        raise cv2.error("select() timeout\n second line")
-
-    plug_in(iter([picture(), fail]))
-    with CameraSource(3) as source, pytest.raises(CaptureError, match="camera 3: "):
-        list(source)
-
-
-def test_a_silent_camera(plug_in: Callable[..., FakeCapture]) -> None:
-    end = threading.Event()
-    plug_in(iter([picture(), lambda: end.wait(PATIENCE_S)]))
-    with CameraSource(0, deadline_s=0.1) as source:
-        frames = iter(source)
-        assert next(frames).sequence == 0
-        with pytest.raises(CaptureError, match=r"camera 0: no frame for .* check its cable"):
-            next(frames)
-        end.set()
+@pytest.mark.parametrize(
+    ("wish", "expected"),
+    [
+        (Wish(), DeviceSpec("v4l2", "2")),
+        (Wish(size_wh=(640, 480)), DeviceSpec("v4l2", "2", (640, 480))),
+        (Wish(size_wh=(800, 600)), DeviceSpec("v4l2", "2", (800, 600), 0.0, "MJPG")),
+        (Wish(size_wh=(1280, 720), fps=15.0), DeviceSpec("v4l2", "2", (1280, 720), 15.0, "MJPG")),
+        (Wish(size_wh=(1280, 720), pixels="YUYV"), DeviceSpec("v4l2", "2", (1280, 720), 0.0, "YUYV")),
+    ],
+)
+def test_what_a_camera_is_asked_for(wish: Wish, expected: DeviceSpec) -> None:
+    source = v4l2_source(2, wish)
+    assert source.name == "camera:2"
+    assert source.live
+    assert source._spec.device == expected
 
 
-def test_stop_while_waiting_for_a_frame(plug_in: Callable[..., FakeCapture]) -> None:
-    end = threading.Event()
-    capture = plug_in(iter([lambda: end.wait(PATIENCE_S)]))
-    with CameraSource(0, deadline_s=PATIENCE_S) as source:
-        threading.Timer(0.05, source.stop).start()
-        begun_s = time.monotonic()
-        assert list(source) == []
-        assert time.monotonic() - begun_s < PATIENCE_S / 2
-        end.set()
-    assert capture.released.wait(PATIENCE_S)
+@pytest.mark.parametrize(
+    ("wish", "expected"),
+    [
+        (Wish(), Limits()),
+        (Wish(timeout_s=8.0), Limits(reading=8.0)),
+        (Wish(timeout_s=1.0), Limits(reading=1.0, stalled=0.5)),
+        (Wish(frozen_s=0.0), Limits(frozen=0.0)),
+        (Wish(timeout_s=2.0, frozen_s=60.0), Limits(reading=2.0, stalled=1.0, frozen=60.0)),
+    ],
+)
+def test_limits_that_are_wished_for(wish: Wish, expected: Limits) -> None:
+    assert wish.limits(Limits()) == expected
+    assert stream_source("rtsp://host/x", wish)._limits == expected
+    assert gstreamer_source("videotestsrc", wish)._limits == expected
 
 
-def test_closing_does_not_wait_for_a_read_that_never_returns(plug_in: Callable[..., FakeCapture]) -> None:
-    end = threading.Event()
-    plug_in(iter([lambda: end.wait(PATIENCE_S)]))
-    begun_s = time.monotonic()
-    with CameraSource(0):
-        pass
-    assert time.monotonic() - begun_s < PATIENCE_S / 2
-    end.set()
+def test_the_other_kinds() -> None:
+    wish = Wish(size_wh=(1640, 1232), fps=10.0)
+    assert picamera_source(1, wish).name == "picamera:1"
+    assert picamera_source(1, wish)._spec.device == DeviceSpec("picamera", "1", (1640, 1232), 10.0)
+    assert gstreamer_source("videotestsrc ! videoconvert", wish).name == "gst:videotestsrc ! videoconvert"
+    assert gstreamer_source("a ! b", wish)._spec.device == DeviceSpec("gst", "a ! b")
+    assert stream_source("rtsp://host/x", wish)._spec.device == DeviceSpec("stream", "rtsp://host/x")
 
 
-def test_stop_in_a_signal_handler_takes_no_lock(plug_in: Callable[..., FakeCapture]) -> None:
-    """The handler runs on the thread that may hold the lock already."""
-    plug_in(endless())
-    with CameraSource(0) as source:
-        with source._fresh:
-            source.stop()
-        assert list(source) == []
+@pytest.mark.parametrize("patient", [False, True])
+def test_who_is_patient(patient: bool) -> None:
+    """A server may come up later than we do; a camera that is not there is a mistake unless it is said otherwise."""
+    wish = Wish(patient=patient)
+    assert stream_source("rtsp://host/x", wish).patient
+    for source in (v4l2_source(0, wish), picamera_source(0, wish), gstreamer_source("a", wish)):
+        assert source.patient is patient
+
+
+@pytest.mark.parametrize(
+    ("url", "name"),
+    [
+        ("rtsp://user:secret@host/x", "rtsp://user:***@host/x"),
+        ("rtsp://user:secret@host:8554/x?a=b#c", "rtsp://user:***@host:8554/x?a=b#c"),
+        ("rtsp://user:se@cret@host/x", "rtsp://user:***@host/x"),
+        ("rtsp://:secret@host/x", "rtsp://:***@host/x"),
+        ("rtsp://user@host/x", "rtsp://user@host/x"),
+        ("rtsp://[::1]:8554/x", "rtsp://[::1]:8554/x"),
+        ("http://host/x", "http://host/x"),
+    ],
+)
+def test_a_password_is_not_in_the_name(url: str, name: str) -> None:
+    source = open_source(url)
+    assert isinstance(source, LiveSource)
+    assert source.name == name
+    assert source._spec.device == DeviceSpec("stream", url)
+
+
+def test_a_url_without_a_host() -> None:
+    with pytest.raises(UsageError, match=r"--source rtsp:///x: names no host; expected rtsp://HOST/PATH"):
+        open_source("rtsp:///x")
+    with pytest.raises(UsageError, match="names no host") as error:
+        open_source("rtsp://user:secret@/x")
+    assert "secret" not in str(error.value)
+    with pytest.raises(UsageError, match=r"--source rtsp://\.\.\.: is no URL: Invalid IPv6 URL") as error:
+        open_source("rtsp://user:secret@[host/x")
+    assert "secret" not in str(error.value)
+
+
+def test_a_password_in_a_pipeline_is_not_in_the_name() -> None:
+    source = gstreamer_source("rtspsrc location=rtsp://user:secret@host:8554/x latency=0 ! decodebin", Wish())
+    assert source.name == "gst:rtspsrc location=rtsp://user:***@host:8554/x latency=0 ! decodebin"
+    assert "secret" in source._spec.device.address
 
 
 # URIs
@@ -515,15 +528,27 @@ def test_stop_in_a_signal_handler_takes_no_lock(plug_in: Callable[..., FakeCaptu
     ("uri", "kind", "name"),
     [
         ("demo", DemoSource, "demo"),
-        ("camera:0", CameraSource, "camera:0"),
-        ("camera:12", CameraSource, "camera:12"),
-        ("/dev/video3", CameraSource, "camera:3"),
+        ("camera:0", LiveSource, "camera:0"),
+        ("camera:12", LiveSource, "camera:12"),
+        ("/dev/video3", LiveSource, "camera:3"),
+        ("picamera:0", LiveSource, "picamera:0"),
+        ("gst:videotestsrc is-live=true", LiveSource, "gst:videotestsrc is-live=true"),
+        ('gst:filesrc location="a\nb" ! decodebin', LiveSource, 'gst:filesrc location="a\nb" ! decodebin'),
+        *((f"{scheme}://host:1/x", LiveSource, f"{scheme}://host:1/x") for scheme in STREAMS),
     ],
 )
 def test_uris(uri: str, kind: type, name: str) -> None:
     source = open_source(uri)
     assert type(source) is kind
     assert source.name == name
+
+
+def test_a_wish_reaches_the_camera() -> None:
+    source = open_source("camera:1", Wish(size_wh=(320, 240), fps=5.0, timeout_s=9.0, patient=True))
+    assert isinstance(source, LiveSource)
+    assert source._spec.device == DeviceSpec("v4l2", "1", (320, 240), 5.0)
+    assert source._limits.reading == 9.0
+    assert source.patient
 
 
 @pytest.mark.parametrize("prefix", ["", "file://"])
@@ -538,9 +563,13 @@ def test_paths(tmp_path: Path, prefix: str) -> None:
     ("uri", "error", "part"),
     [
         ("", UsageError, "empty"),
-        ("rtsp://10.0.0.1/stream", UsageError, "not rtsp://"),
-        ("http://localhost/a.jpg", UsageError, "not http://"),
-        ("gopher://x", UsageError, "not gopher://"),
+        ("gopher://x", UsageError, "gopher:// is not known; there are rtsp, .*, gst: and file://"),
+        ("rtsp://", UsageError, "names no host"),
+        ("gst:", UsageError, "names no pipeline"),
+        ("gst: ", UsageError, "names no pipeline"),
+        ("picamera:", UsageError, "a camera is named by its number; --source picamera:0"),
+        ("picamera:x", UsageError, "a camera is named by its number; --source picamera:0"),
+        ("picamera:10", UsageError, "named by its number"),
         ("camera:", UsageError, "named by its number"),
         ("camera:-1", UsageError, "named by its number"),
         ("camera:1234", UsageError, "named by its number"),

@@ -18,12 +18,14 @@ EXTRAS = {"onnx": ("onnxruntime",), "tflite": ("ai_edge_litert", "tflite_runtime
 class EngineOptions:
     """How an engine runs: its threads, whether they spin within an inference, and whether x86 computes as ARM does.
 
-    `exact` makes ONNX Runtime on x86 compute bit for bit what ARM computes, at a quarter of its speed for s8s8 variants.
+    `lanes` is how many inferences may run at once, each with `threads` threads. `exact` makes ONNX Runtime on x86 compute
+    bit for bit what ARM computes, at a quarter of its speed for s8s8 variants.
     """
 
     threads: int = 1
     spin: bool = False
     exact: bool = False
+    lanes: int = 1
 
 
 def _open_onnx(model: bytes, variant: Variant, options: EngineOptions) -> Engine:

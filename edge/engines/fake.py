@@ -17,6 +17,7 @@ class FakeEngine:
 
     def __init__(self, classes: int = 10, threads: int = 1, answer: Callable[[UInt8], Float32] | None = None) -> None:
         self.threads = threads
+        self.lanes = self.batch = 1
         self.closed = False
         self._answer = answer or (lambda data: np.cos(np.arange(classes) * (1.0 + data.mean() / 255)).astype(np.float32))
 

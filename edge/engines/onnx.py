@@ -17,16 +17,18 @@ from edge.types import Outputs, Tensor
 ort.set_default_logger_severity(3)  # what concerns the user is in the exception; warnings would break the one line
 ROUNDING_OPTIMIZERS = ["WeightBiasQuantization"]
 """They round weights that a quantizer left in float on purpose, with one scale a tensor."""
+LARGEST_BATCH = 8
+"""For models whose first dimension is free."""
 DTYPES = {"tensor(uint8)": "uint8", "tensor(float)": "float32"}
 
 
 class OnnxEngine:
-    """One CPU session that runs on the caller's thread and `threads - 1` of its own."""
+    """One CPU session that runs on each caller's thread and `threads - 1` of its own."""
 
     name = "onnx"
 
     def __init__(self, model: bytes, variant: Variant, options: EngineOptions) -> None:
-        self.threads = options.threads
+        self.threads, self.lanes = options.threads, options.lanes  # a session may be run by any number of threads
         session_options = ort.SessionOptions()
         session_options.intra_op_num_threads = options.threads
         session_options.inter_op_num_threads = 1
@@ -50,6 +52,8 @@ class OnnxEngine:
         self._roles = tuple(variant.outputs)
         self._outputs = [variant.outputs[role] for role in self._roles]
         self._check(session, variant)
+        first = session.get_inputs()[0].shape[0]
+        self.batch = LARGEST_BATCH if not isinstance(first, int) else 1
 
     def infer(self, tensor: Tensor) -> Outputs:
         """Outputs by role, float32. Raises EngineError."""

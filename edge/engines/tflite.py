@@ -6,6 +6,7 @@ import importlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from queue import LifoQueue
 from typing import Any
 
 import numpy as np
@@ -50,20 +51,48 @@ def _hushed() -> Iterator[None]:
 
 
 class TfliteEngine:
-    """One interpreter with XNNPACK on `threads` threads; its tensors are copied out, never handed out."""
+    """Interpreters with XNNPACK on `threads` threads, one a lane; their tensors are copied out, never handed out."""
 
     name = "tflite"
+    batch = 1
 
     def __init__(self, model: bytes, variant: Variant, options: EngineOptions) -> None:
-        self.threads = options.threads
+        self.threads, self.lanes = options.threads, options.lanes
+        self._adapt = InputAdapter(variant.input)
+        self._closed = False
+        self._idle: LifoQueue[_Lane] = LifoQueue()
+        for _ in range(options.lanes):
+            self._idle.put(_Lane(model, variant, options.threads))
+
+    def infer(self, tensor: Tensor) -> Outputs:
+        """Outputs by role, float32; waits for an interpreter when all are at work. Raises EngineError."""
+        if self._closed:
+            raise EngineError("the engine is closed")
+        lane = self._idle.get()
+        try:
+            return lane.infer(self._adapt(tensor.data))
+        except (ValueError, RuntimeError) as error:
+            raise EngineError(f"LiteRT failed on a {tensor.data.shape} input: {first_line(error)}") from None
+        finally:
+            self._idle.put(lane)
+
+    def close(self) -> None:
+        """Let go of the interpreters and their memory."""
+        self._closed = True
+        self._idle = LifoQueue()
+
+
+class _Lane:
+    """One interpreter, which only one thread may use at a time."""
+
+    def __init__(self, model: bytes, variant: Variant, threads: int) -> None:
         module = _interpreter_module()
         try:
             with _hushed():
-                self._interpreter = module.Interpreter(model_content=model, num_threads=options.threads)
+                self._interpreter = module.Interpreter(model_content=model, num_threads=threads)
                 self._interpreter.allocate_tensors()
         except (ValueError, RuntimeError) as error:
             raise EngineError(f"LiteRT refuses {variant.file}: {first_line(error)}") from None
-        self._adapt = InputAdapter(variant.input)
         inputs = {detail["name"]: detail for detail in self._interpreter.get_input_details()}
         outputs = {detail["name"]: detail for detail in self._interpreter.get_output_details()}
         self._input = _find(inputs, variant.input.name, variant)
@@ -72,20 +101,10 @@ class TfliteEngine:
         if found != variant.input.dtype:
             raise EngineError(f"{variant.file} wants {found} for {variant.input.name!r}, its card says {variant.input.dtype}")
 
-    def infer(self, tensor: Tensor) -> Outputs:
-        """Outputs by role, float32. Raises EngineError."""
-        if self._interpreter is None:
-            raise EngineError("the engine is closed")
-        try:
-            self._interpreter.set_tensor(self._input["index"], self._adapt(tensor.data))
-            self._interpreter.invoke()
-            return {role: _dequantized(role, self._interpreter, detail) for role, detail in self._outputs.items()}
-        except (ValueError, RuntimeError) as error:
-            raise EngineError(f"LiteRT failed on a {tensor.data.shape} input: {first_line(error)}") from None
-
-    def close(self) -> None:
-        """Let go of the interpreter and its memory."""
-        self._interpreter = None
+    def infer(self, values: npt.NDArray[Any]) -> Outputs:
+        self._interpreter.set_tensor(self._input["index"], values)
+        self._interpreter.invoke()
+        return {role: _dequantized(role, self._interpreter, detail) for role, detail in self._outputs.items()}
 
 
 def _find(details: dict[str, dict[str, Any]], name: str, variant: Variant) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from contextlib import suppress
 
 from edge.errors import one_line
 from edge.sinks.caption import caption
-from edge.types import Event
+from edge.types import Event, Notice
 
 PERIOD_S = 0.2
 
@@ -16,13 +16,17 @@ PERIOD_S = 0.2
 class StatusSink:
     """Shows the newest result at most five times a second on standard error; for terminals only."""
 
+    wants_images = False
+
     def __init__(self) -> None:
         self.lost = 0
         self._shown_s = 0.0
         self._revised = 0
 
-    def emit(self, event: Event) -> None:
-        """Rewrite the line when it is due."""
+    def emit(self, event: Event | Notice) -> None:
+        """Rewrite the line when it is due; notices are said elsewhere."""
+        if isinstance(event, Notice):
+            return
         self._revised += event.revises
         if event.emitted_s - self._shown_s < PERIOD_S:
             return

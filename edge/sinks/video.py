@@ -11,7 +11,8 @@ import numpy as np
 from edge.errors import SourceError, UsageError
 from edge.opencv import check_name, open_capture
 from edge.sinks.caption import caption
-from edge.types import Detections, Event, Result, UInt8
+from edge.sinks.queued import without_picture
+from edge.types import Detections, Event, Notice, Result, UInt8
 
 CODECS = {".mp4": "mp4v", ".avi": "MJPG", ".mkv": "mp4v"}
 FALLBACK_FPS = 15.0
@@ -26,8 +27,11 @@ FONT = cv2.FONT_HERSHEY_SIMPLEX
 class VideoSink:
     """Writes one annotated frame a local event; a late answer of the cloud is shown for a second's worth of frames.
 
-    Frames that are not in the finished file, because the disk was full, are counted in `lost` and said at the end.
+    Of several sources, the one whose frame comes first is shown; the others are not, which is said once. Frames that are
+    not in the finished file, because the disk was full, are counted in `lost` and said at the end.
     """
+
+    wants_images = True
 
     def __init__(self, target: str, fps: float | None, say: Callable[[str], None] = lambda line: None) -> None:
         self.lost = 0
@@ -38,6 +42,8 @@ class VideoSink:
         self._writer: cv2.VideoWriter | None = None
         self._size_wh = (0, 0)
         self._revision: Event | None = None
+        self._source: str | None = None
+        self._others_said = False
         if self._path.suffix.lower() not in CODECS:
             raise UsageError(f"--video {target}: give a name ending in {', '.join(CODECS)}")
         check_name(target)
@@ -46,10 +52,24 @@ class VideoSink:
         except OSError as error:
             raise UsageError(f"--video {target}: {error.strerror}; choose a file that can be written") from None
 
-    def emit(self, event: Event) -> None:
-        """Annotate and write a frame."""
+    def wants(self, event: Event | Notice) -> bool:
+        """Whether the event is of the source that is shown: another's picture must not wait in a queue."""
+        if isinstance(event, Notice):
+            return False
+        source = event.frame.source
+        if self._source is None:
+            self._source = source
+        if source != self._source and not self._others_said:
+            self._others_said = True
+            self._say(f"video: {self._path}: shows {self._source} only, no frames of {source} or other sources")
+        return source == self._source
+
+    def emit(self, event: Event | Notice) -> None:
+        """Annotate and write a frame; notices have none."""
+        if isinstance(event, Notice) or not self.wants(event):
+            return
         if event.revises:
-            self._revision = event
+            self._revision = without_picture(event)  # it is kept for a while, and a camera needs its memory
             return
         if self._writer is None:
             self._size_wh = event.frame.size_wh
@@ -113,7 +133,8 @@ def _draw_boxes(picture: UInt8, objects: Detections, size_wh: tuple[int, int], s
         left, top, right, bottom = corners[i].tolist()
         color = BOX_COLORS[int(objects.class_ids[i]) % len(BOX_COLORS)]
         cv2.rectangle(picture, (left, top), (right, bottom), color, thickness, cv2.LINE_AA)
-        text = _ascii(f"{objects.labels[i]} {float(objects.scores[i]):.0%}")
+        track = 0 if objects.tracks is None else int(objects.tracks[i])
+        text = _ascii((f"#{track} " if track else "") + f"{objects.labels[i]} {float(objects.scores[i]):.0%}")
         (text_w, text_h), below = cv2.getTextSize(text, FONT, font_scale, 1)
         plate_h = text_h + below + thickness
         x = max(0, min(left, width - text_w - 2 * thickness))

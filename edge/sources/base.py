@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import time
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Iterator
 from types import TracebackType
 from typing import TypeVar
 
-from edge.types import Frame
+from edge.types import Frame, Notice, NoticeKind
 
+NOTICES = 100
+"""More than these at once are told by nobody: the oldest are forgotten."""
 Kind = TypeVar("Kind", bound="BaseSource")
 
 
@@ -22,6 +26,7 @@ class BaseSource(ABC):
         self.fps = fps
         self.dropped = 0
         self.skipped: list[str] = []
+        self.notices: deque[Notice] = deque(maxlen=NOTICES)
         self.stopped = False
 
     def __enter__(self: Kind) -> Kind:
@@ -38,6 +43,10 @@ class BaseSource(ABC):
     def stop(self) -> None:
         """End the iteration soon, from any thread or signal handler: a flag, since a handler may not wait for a lock."""
         self.stopped = True
+
+    def note(self, kind: NoticeKind, text: str) -> None:
+        """Put a notice about this source on `notices`."""
+        self.notices.append(Notice(kind, self.name, text, time.time()))
 
     def open(self) -> None:  # noqa: B027 -- not every source has something to open
         """Take hold of the device or file. Raises SourceError."""

@@ -1,112 +1,84 @@
-"""A V4L2 camera, read on its own thread so that the loop always gets the newest frame."""
+"""V4L2 cameras, streams, GStreamer pipelines and Picamera2 as live sources."""
 
 from __future__ import annotations
 
 import os
-import threading
-import time
-from collections.abc import Iterator
+import re
+from dataclasses import dataclass, replace
 from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
 
-import cv2
+from edge.capture.devices import DeviceSpec
+from edge.errors import UsageError
+from edge.sources.live import Limits, LiveSource
 
-from edge.errors import CaptureError, SourceError
-from edge.opencv import open_capture
-from edge.sources.base import BaseSource
-from edge.types import Frame, UInt8
-
-DEADLINE_S = 10.0
-"""V4L2's own select in OpenCV gives up after 10 s; a camera that is silent for longer than this is gone."""
-STOP_WITHIN_S = 0.1
+LOCAL = Limits(pause=(0.1, 0.5))
+LARGE_WIDTH = 800
+"""From this width on, USB has no room for uncompressed pictures at a useful rate."""
 
 
-class CameraSource(BaseSource):
-    """`/dev/videoN`: frames that come while the loop is busy replace each other and are counted in `dropped`."""
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What a camera is asked for; 0 and '' leave it the choice. `patient`: also wait for one that never was there."""
 
-    live = True
+    size_wh: tuple[int, int] = (0, 0)
+    fps: float = 0.0
+    pixels: str = ""
+    timeout_s: float | None = None
+    frozen_s: float | None = None
+    patient: bool = False
 
-    def __init__(self, index: int, deadline_s: float = DEADLINE_S) -> None:
-        super().__init__(f"camera:{index}")
-        self._index = index
-        self._deadline_s = deadline_s
-        self._fresh = threading.Condition()
-        self._newest: Frame | None = None
-        self._failure: str | None = None
-        self._reader: threading.Thread | None = None
+    def limits(self, usual: Limits) -> Limits:
+        """The limits with what was wished for."""
+        if self.timeout_s is not None:
+            usual = replace(usual, reading=self.timeout_s, stalled=min(usual.stalled, self.timeout_s / 2))
+        return usual if self.frozen_s is None else replace(usual, frozen=self.frozen_s)
 
-    def open(self) -> None:
-        """Open the device and start reading. Raises SourceError."""
-        device = Path(f"/dev/video{self._index}")
+
+def v4l2_source(index: int, wish: Wish) -> LiveSource:
+    """`/dev/videoN`. A large picture is asked for as MJPEG unless something else is wished for."""
+    pixels = wish.pixels or ("MJPG" if wish.size_wh[0] >= LARGE_WIDTH else "")
+
+    def missing() -> str | None:
+        device = Path(f"/dev/video{index}")
         if not device.exists():
             others = ", ".join(sorted(str(path) for path in Path("/dev").glob("video*"))) or "none"
-            raise SourceError(f"camera {self._index}: {device} does not exist; cameras here: {others}; try --source demo")
+            return f"camera {index}: {device} does not exist; cameras here: {others}; try --source demo"
         if not os.access(device, os.R_OK | os.W_OK):
-            raise SourceError(f"camera {self._index}: no permission to open {device}; add yourself to the group 'video'")
-        capture = open_capture(
-            self._index,
-            cv2.CAP_V4L2,
-            f"camera {self._index}: {device} cannot be opened: it is no camera, or another program holds it (fuser {device})",
-        )
-        capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)
-        rate = capture.get(cv2.CAP_PROP_FPS)
-        self.fps = rate if 0 < rate < 1000 else None
-        self._reader = threading.Thread(target=self._read, args=(capture,), name=self.name, daemon=True)
-        self._reader.start()
+            return f"camera {index}: no permission to open {device}; add yourself to the group 'video'"
+        return None
 
-    def close(self) -> None:
-        """Stop reading and release the device; a read that never returns is left to its daemon thread."""
-        if self._reader is not None:
-            self._reader.join(timeout=1.0)
+    spec = DeviceSpec("v4l2", str(index), wish.size_wh, wish.fps, pixels)
+    return LiveSource(f"camera:{index}", spec, limits=wish.limits(LOCAL), patient=wish.patient, missing=missing)
 
-    def frames(self) -> Iterator[Frame]:
-        """The newest frame, each at most once. Raises CaptureError when the camera fails or is silent for too long."""
-        while (frame := self._next()) is not None:
-            yield frame
 
-    def _next(self) -> Frame | None:
-        deadline_s = time.monotonic() + self._deadline_s
-        with self._fresh:
-            while self._newest is None:
-                if self.stopped:
-                    return None
-                if self._failure is not None:
-                    raise CaptureError(self._failure)
-                if time.monotonic() > deadline_s:
-                    raise CaptureError(
-                        f"camera {self._index}: no frame for {self._deadline_s:.0f} s; check its cable and power"
-                    )
-                self._fresh.wait(STOP_WITHIN_S)
-            frame, self._newest = self._newest, None
-        return None if self.stopped else frame
+def stream_source(url: str, wish: Wish) -> LiveSource:
+    """rtsp://, http:// and their kin. Its name hides the password; a server that is away is waited for."""
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:
+        raise UsageError(f"--source {url.partition(':')[0]}://...: is no URL: {error}") from None
+    if not parts.hostname:
+        raise UsageError(f"--source {without_password(url)}: names no host; expected {parts.scheme}://HOST/PATH")
+    return LiveSource(without_password(url), DeviceSpec("stream", url), limits=wish.limits(Limits()), patient=True)
 
-    def _read(self, capture: cv2.VideoCapture) -> None:
-        sequence = 0
-        try:
-            while not self.stopped:
-                started_s = time.monotonic()
-                there, image = capture.read()
-                captured_s = time.monotonic()
-                if not there:
-                    self._fail(
-                        f"camera {self._index}: stopped delivering after {sequence} frames; check its cable, then start again"
-                    )
-                    return
-                picture: UInt8 = image  # type: ignore[assignment]
-                self._publish(Frame(picture, sequence, captured_s, self.name, (captured_s - started_s) * 1e3))
-                sequence += 1
-        except cv2.error as error:
-            self._fail(f"camera {self._index}: {error.err}")
-        finally:
-            capture.release()
 
-    def _publish(self, frame: Frame) -> None:
-        with self._fresh:
-            if self._newest is not None:
-                self.dropped += 1
-            self._newest = frame
-            self._fresh.notify()
+def gstreamer_source(pipeline: str, wish: Wish) -> LiveSource:
+    """A gst-launch pipeline up to its last element before the sink, which is ours."""
+    name = re.sub(r"(://[^\s:/@]*):[^\s/]*@", r"\1:***@", pipeline)
+    return LiveSource(f"gst:{name}", DeviceSpec("gst", pipeline), limits=wish.limits(Limits()), patient=wish.patient)
 
-    def _fail(self, line: str) -> None:
-        with self._fresh:
-            self._failure = line
-            self._fresh.notify()
+
+def picamera_source(index: int, wish: Wish) -> LiveSource:
+    """A Raspberry Pi camera through Picamera2."""
+    spec = DeviceSpec("picamera", str(index), wish.size_wh, wish.fps)
+    return LiveSource(f"picamera:{index}", spec, limits=wish.limits(LOCAL), patient=wish.patient)
+
+
+def without_password(url: str) -> str:
+    """The URL with stars for a password."""
+    parts = urlsplit(url)
+    if parts.password is None:
+        return url
+    host = parts.netloc.rpartition("@")[2]
+    return urlunsplit(parts._replace(netloc=f"{parts.username}:***@{host}"))

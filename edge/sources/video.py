@@ -8,11 +8,13 @@ from pathlib import Path
 
 import cv2
 
+from edge.buffers import Pool
 from edge.errors import CaptureError, SourceError
 from edge.opencv import open_capture
 from edge.sources.base import BaseSource
 from edge.types import Frame
 
+FALLBACK_FPS = 25.0
 SLACK_FRAMES = 5
 """Containers estimate their frame count; a shortfall beyond this and 2% is a damaged file."""
 
@@ -46,15 +48,23 @@ class VideoSource(BaseSource):
     def frames(self) -> Iterator[Frame]:
         """Every frame. Raises CaptureError after the last one that could be decoded, if the file is cut short."""
         assert self._capture is not None, "enter the source before iterating"
+        pool, shape = Pool(), (1, 1, 3)
         sequence = 0
         while not self.stopped:
             started_s = time.monotonic()
-            there, image = self._capture.read()
+            if not self._capture.grab():
+                self._check_end(sequence)
+                return
+            there, image = self._capture.retrieve(pool.take(shape))
             captured_s = time.monotonic()
             if not there:
                 self._check_end(sequence)
                 return
-            yield Frame(image, sequence, captured_s, self.name, (captured_s - started_s) * 1e3)  # type: ignore[arg-type]
+            shape = image.shape  # what the container says may not be what the decoder gives, nor stay the same
+            capture_ms = (captured_s - started_s) * 1e3
+            media_s = sequence / (self.fps or FALLBACK_FPS)
+            yield Frame(image, sequence, captured_s, self.name, capture_ms, media_s=media_s)  # type: ignore[arg-type]
+            del image
             sequence += 1
 
     def _check_end(self, decoded: int) -> None:

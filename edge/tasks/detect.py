@@ -34,7 +34,7 @@ class Detect:
     ) -> None:
         options = card.detect or DetectOptions()
         self._card, self._variant = card, variant
-        self._score_threshold = options.score_threshold if score_threshold is None else score_threshold
+        self.score_threshold = options.score_threshold if score_threshold is None else score_threshold
         self._iou_threshold = options.iou_threshold if iou_threshold is None else iou_threshold
         self._max_detections = options.max_detections if max_detections is None else max_detections
         self._head = HEADS[card.head]
@@ -47,7 +47,7 @@ class Detect:
         )
         self._labels = tuple(label.name for label in card.labels)
         # the calibration is monotone, so that the threshold can be applied before it
-        self._raw_threshold = float(calibrated(np.array([self._score_threshold]), 1 / variant.temperature)[0])
+        self._raw_threshold = float(calibrated(np.array([self.score_threshold]), 1 / variant.temperature)[0])
 
     def replaced(
         self, *, score_threshold: float | None = None, iou_threshold: float | None = None, max_detections: int | None = None
@@ -56,7 +56,7 @@ class Detect:
         return Detect(
             self._card,
             self._variant,
-            score_threshold=self._score_threshold if score_threshold is None else score_threshold,
+            score_threshold=self.score_threshold if score_threshold is None else score_threshold,
             iou_threshold=self._iou_threshold if iou_threshold is None else iou_threshold,
             max_detections=self._max_detections if max_detections is None else max_detections,
         )

@@ -1,7 +1,7 @@
 #!/bin/bash
-# vm.sh COMMAND [ARG ...]: run COMMAND where /dev/video0 is a V4L2 camera, on any Debian amd64 machine.
+# vm.sh COMMAND [ARG ...]: run COMMAND where /dev/video0 and video1 are V4L2 cameras, on any Debian amd64 machine.
 #
-# The camera is the kernel's virtual webcam (vivid) under Debian's kernel in qemu. The VM's root is this machine's, read
+# The cameras are the kernel's virtual webcam (vivid), twice, under Debian's kernel in qemu. The VM's root is this machine's, read
 # only below a layer in memory, and the current folder is the same, so .venv is there and what COMMAND writes is
 # forgotten. There is no network. COMMAND's output comes out here, its exit code is ours; 124: over TIMEOUT, 125: the VM
 # failed. Without KVM, Python runs about 15 times slower in there: build and compile outside what can be.
@@ -64,7 +64,7 @@ mount -t proc proc /proc; mount -t sysfs sys /sys; mount -t devtmpfs dev /dev
 exec </dev/null >/dev/console 2>&1; stty -onlcr </dev/console
 fail() { echo "vm.sh: in the VM: $*"; poweroff -f; }
 while read -r module; do
-  case $module in vivid.ko) with='n_devs=1 node_types=0x1 num_inputs=1 input_types=0x0' ;; *) with= ;; esac
+  case $module in vivid.ko) with='n_devs=2 node_types=0x1,0x1 num_inputs=1,1 input_types=0x0,0x0' ;; *) with= ;; esac
   insmod /modules/$module $with || fail "$module does not load"
 done </modules/order
 mount -t 9p -o trans=virtio,version=9p2000.L,msize=512000,ro,cache=loose host /lower || fail "this machine's root is not there"

@@ -1,0 +1,173 @@
+"""The process that reader processes are forked from, with OpenCV loaded once: a new reader is there in milliseconds.
+
+On a board, loading OpenCV anew takes a second or more, and as much memory for each reader. The server itself never
+touches a device, so that it cannot hang; it ends, and its readers with it, when the loop's end of its socket closes.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from contextlib import suppress
+
+import msgspec
+
+from edge.capture.reader import ReaderSpec, read
+
+READERS_REAPED_EVERY_S = 1.0
+PR_SET_PDEATHSIG = 1
+
+
+class Open(msgspec.Struct, frozen=True, tag="open"):
+    """Fork a reader; its end of the link comes with the message."""
+
+    number: int
+    reader: ReaderSpec
+
+
+class Kill(msgspec.Struct, frozen=True, tag="kill"):
+    """Kill that reader, if it still lives."""
+
+    number: int
+
+
+class ForkServer:
+    """The loop's side: starts the server at the first `open`, and again should it ever be gone."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._control: socket.socket | None = None
+        self._count = 0
+
+    def start(self) -> None:
+        """Start it now rather than later: it loads while the caller does something else."""
+        with self._lock:
+            self._started()
+
+    def open(self, spec: ReaderSpec) -> tuple[int, socket.socket]:
+        """Fork a reader: its number, and our end of its link."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs, self._lock:
+            self._count += 1
+            message = msgspec.json.encode(Open(self._count, spec))
+            try:
+                socket.send_fds(self._started(), [message], [theirs.fileno()])
+            except OSError:
+                self._abandon()
+                socket.send_fds(self._started(), [message], [theirs.fileno()])
+            return self._count, ours
+
+    def kill(self, number: int) -> None:
+        """Kill a reader; one that the kernel cannot end yet is left behind, and nothing waits for it."""
+        with self._lock, suppress(OSError):
+            if self._control is not None:
+                self._control.send(msgspec.json.encode(Kill(number)))
+
+    def close(self) -> None:
+        """End the server and its readers."""
+        with self._lock:
+            self._abandon()
+
+    def _started(self) -> socket.socket:
+        if self._control is None or self._process is None or self._process.poll() is not None:
+            self._abandon()
+            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            with theirs:
+                # a session of its own: a Ctrl-C at the terminal is the loop's to answer
+                self._process = subprocess.Popen(
+                    [sys.executable, "-m", "edge.capture.forkserver", str(theirs.fileno())],
+                    pass_fds=[theirs.fileno()],
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    stderr=None if os.environ.get("EDGE_DEBUG") else subprocess.DEVNULL,
+                    start_new_session=True,
+                    env=os.environ | {"OPENBLAS_NUM_THREADS": "1"},  # threads do not survive a fork
+                )
+            self._control = ours
+        return self._control
+
+    def _abandon(self) -> None:
+        if self._control is not None:
+            self._control.close()
+            self._control = None
+        if self._process is not None:
+            try:
+                self._process.wait(timeout=2.0)
+            except subprocess.TimeoutExpired:  # still loading OpenCV
+                self._process.kill()
+                self._process.wait()
+            self._process = None
+
+
+FORK_SERVER = ForkServer()
+"""One for all sources of a process."""
+
+
+def serve(control: socket.socket) -> None:
+    """Fork and kill as told until `control` ends."""
+    readers: dict[int, int] = {}  # number → process id; a process is only reaped here, so that its id stays its own
+    decoder = msgspec.json.Decoder(Open | Kill)
+    while True:
+        ready, _, _ = select.select([control], [], [], READERS_REAPED_EVERY_S)
+        for number, process in list(readers.items()):
+            if os.waitpid(process, os.WNOHANG)[0]:
+                del readers[number]
+        if not ready:
+            continue
+        message, descriptors, _, _ = socket.recv_fds(control, 65536, 1)
+        if not message:
+            break
+        request = decoder.decode(message)
+        if isinstance(request, Kill):
+            if request.number in readers:
+                os.kill(readers[request.number], signal.SIGKILL)
+            continue
+        link = socket.socket(fileno=descriptors[0])
+        server = os.getpid()
+        process = os.fork()
+        if process == 0:
+            control.close()
+            _read_and_exit(request.reader, link, server)
+        link.close()
+        readers[request.number] = process
+    for process in readers.values():
+        os.kill(process, signal.SIGKILL)
+    until_s = time.monotonic() + 0.5
+    while readers and time.monotonic() < until_s:  # their CPU time is accounted for when they are waited for
+        for number, process in list(readers.items()):
+            if os.waitpid(process, os.WNOHANG)[0]:
+                del readers[number]
+        time.sleep(0.005)
+
+
+def _read_and_exit(spec: ReaderSpec, link: socket.socket, server: int) -> None:
+    """The child's whole life; it ends without the interpreter's clean-up, which is the server's."""
+    try:
+        if sys.platform == "linux":
+            ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() == server:
+            read(spec, link)
+    finally:
+        os._exit(0)
+
+
+def main() -> None:
+    """Load what readers need, then serve on the descriptor that the command line names."""
+    import cv2
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a service manager sends it to all; ours ends with the loop
+    cv2.setNumThreads(1)
+    serve(socket.socket(fileno=int(sys.argv[1])))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,231 @@
+"""The options of edge-run, in one typed place."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+
+from edge.commands import bundle_option, threads_option
+from edge.errors import UsageError
+from edge.policies import POLICIES
+
+
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """What the command line of edge-run says, each field an option of that name."""
+
+    camera: tuple[str, ...]
+    source: tuple[str, ...]
+    size: tuple[int, int]
+    rate: float
+    pixels: str
+    camera_timeout: float | None
+    frozen_after: float | None
+    model_path: Path
+    variant: str | None
+    threads: int | None
+    lanes: int | None
+    spin: bool | None
+    engine_timeout: float | None
+    score_threshold: tuple[str, ...]
+    classes: str | None
+    roi: tuple[str, ...]
+    mask: tuple[str, ...]
+    motion_gate: bool
+    refresh: float
+    track: bool
+    events: str | None
+    rotate_mb: float
+    keep: int
+    video: str | None
+    webhook: str | None
+    webhook_on: str
+    store: str | None
+    keep_days: float
+    summary_path: str | None
+    offload: str | None
+    policy: str | None
+    threshold: float
+    max_frames: int | None
+
+
+class _Size(click.ParamType[Any]):
+    name = "WxH"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
+        """Two numbers of pixels."""
+        if isinstance(value, tuple):
+            return value
+        found = re.fullmatch(r"(\d{1,5})x(\d{1,5})", str(value))
+        if not found:
+            self.fail(f"{value!r}: expected WIDTHxHEIGHT as in 1280x720", param, ctx)
+        return int(found[1]), int(found[2])
+
+
+class _Pixels(click.ParamType[Any]):
+    name = "FOURCC"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """A V4L2 pixel format of four letters, or nothing."""
+        text = str(value).upper()
+        if text and not re.fullmatch(r"[A-Z0-9 ]{4}", text):
+            self.fail(f"{value!r}: expected four letters as in MJPG or YUYV", param, ctx)
+        return text
+
+
+OPTIONS = (
+    click.option("--camera", metavar="N", multiple=True, help="Read the V4L2 camera /dev/videoN; may be given again."),
+    click.option(
+        "--source",
+        metavar="URI",
+        multiple=True,
+        help="Read a video file, a picture, a folder, camera:N, picamera:N, rtsp://, http://, 'gst:PIPELINE' or 'demo'; "
+        "may be given again: all share one engine, by turns.",
+    ),
+    click.option("--size", type=_Size(), default=(0, 0), help="Ask cameras for this size.  [default: the camera's]"),
+    click.option("--rate", type=click.FloatRange(0, 1000), default=0.0, help="Ask cameras for this many frames a second."),
+    click.option("--pixels", type=_Pixels(), default="", help="Ask for this pixel format.  [default: MJPG from 800 wide]"),
+    click.option(
+        "--camera-timeout",
+        metavar="S",
+        type=click.FloatRange(0.1, 3600),
+        help="Open a camera or stream anew after S seconds without a frame.  [default: 3]",
+    ),
+    click.option(
+        "--frozen-after",
+        metavar="S",
+        type=click.FloatRange(0, 3600),
+        help="Take the same picture, bit for bit, for S seconds as a fault; 0: never.  [default: 10]",
+    ),
+    bundle_option,
+    click.option("--variant", metavar="NAME", help="Run this variant of the bundle and no other."),
+    threads_option,
+    click.option(
+        "--lanes",
+        type=click.IntRange(1, 64),
+        help="Infer this many frames at once, sharing the threads.  [default: 1 for cameras, one a thread for files]",
+    ),
+    click.option(
+        "--spin/--no-spin",
+        default=None,
+        help="Let engine threads spin within an inference: lower latency, more power.  [default: the board's profile]",
+    ),
+    click.option(
+        "--engine-timeout",
+        metavar="S",
+        type=click.FloatRange(0.1, 3600),
+        help="Give up an inference after S seconds.  [default: 10, or 20 times the usual]",
+    ),
+    click.option(
+        "--score-threshold",
+        metavar="[CLASS=]X",
+        multiple=True,
+        help="Report a detector's objects, or those of one class, from this score.  [default: the bundle's]",
+    ),
+    click.option("--classes", metavar="A,B,...", help="Report these classes only."),
+    click.option(
+        "--roi",
+        metavar="[N:]X,Y,...",
+        multiple=True,
+        help="Look only within this polygon, or rectangle of two corners, in fractions of the picture; N: of source N only.",
+    ),
+    click.option(
+        "--mask",
+        metavar="[N:]X,Y,...",
+        multiple=True,
+        help="Paint this polygon black before anything sees the picture; may be given again.",
+    ),
+    click.option("--motion-gate/--no-motion-gate", default=False, help="Skip inference while the scene is still."),
+    click.option(
+        "--refresh",
+        metavar="S",
+        type=click.FloatRange(0.1, 3600),
+        default=2.0,
+        show_default=True,
+        help="Infer at least this often behind the motion gate.",
+    ),
+    click.option("--track/--no-track", default=False, help="Give objects an identity; tell when they enter and leave."),
+    click.option(
+        "--events",
+        metavar="PATH|-",
+        help="Append events as JSON lines; '-' is standard output.  [default: '-' unless it is a terminal]",
+    ),
+    click.option(
+        "--rotate-mb",
+        type=click.FloatRange(0),
+        default=0.0,
+        help="Begin a new events file at this size; 0: never.  [default: 0]",
+    ),
+    click.option("--keep", type=click.IntRange(1, 1000), default=5, show_default=True, help="Keep so many older events files."),
+    click.option("--video", metavar="PATH", help="Write an annotated video (.mp4, .avi, .mkv)."),
+    click.option("--webhook", metavar="URL", help="POST events as JSON to this address."),
+    click.option(
+        "--webhook-on",
+        type=click.Choice(["changes", "all"]),
+        default="changes",
+        show_default=True,
+        help="POST what enters, leaves or changes, and notices; or every event.",
+    ),
+    click.option("--store", metavar="PATH", help="Keep events in this SQLite file."),
+    click.option("--keep-days", type=click.FloatRange(0.001), default=30.0, show_default=True, help="... for so many days."),
+    click.option("--summary", "summary_path", metavar="PATH|-", help="Write the summary as JSON."),
+    click.option("--offload", metavar="URL", help="Ask this Open Inference Protocol v2 endpoint about uncertain frames."),
+    click.option(
+        "--policy",
+        type=click.Choice(sorted(POLICIES)),
+        help="Which frames are uncertain.  [default: threshold; per-object with --track]",
+    ),
+    click.option(
+        "--threshold",
+        type=click.FloatRange(0, 1),
+        default=0.5,
+        show_default=True,
+        help="The confidence below which a frame is offloaded.",
+    ),
+    click.option("--max-frames", type=click.IntRange(min=1), help="Stop after this many frames."),
+)
+
+
+def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a function all of edge-run's options, in order."""
+    for option in reversed(OPTIONS):
+        command = option(command)
+    return command
+
+
+def score_thresholds(given: tuple[str, ...]) -> tuple[float | None, dict[str, float]]:
+    """`--score-threshold`: the one for all classes, and those of single ones. Raises UsageError."""
+    general, single = None, {}
+    for text in given:
+        name, _, number = text.rpartition("=")
+        try:
+            value = float(number)
+        except ValueError:
+            value = math.nan
+        if not 0 <= value <= 1:
+            raise UsageError(f"--score-threshold {text}: expected a number from 0 to 1, or CLASS=NUMBER")
+        if name:
+            single[name] = value
+        else:
+            general = value
+    return general, single
+
+
+def for_source(given: tuple[str, ...], flag: str, number: int, sources: int) -> list[str]:
+    """The polygons of `flag` that concern source `number`, from 1. Raises UsageError for a source that is not there."""
+    chosen = []
+    for text in given:
+        prefix, colon, polygon = text.partition(":")
+        if not colon:
+            chosen.append(text)
+        elif not prefix.isdecimal() or not 1 <= int(prefix) <= sources:
+            raise UsageError(f"{flag} {text}: there is no source {prefix!r}, they are numbered from 1 to {sources}")
+        elif int(prefix) == number:
+            chosen.append(polygon)
+    return chosen

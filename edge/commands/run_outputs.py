@@ -1,0 +1,79 @@
+"""Where edge-run writes: its targets, checked before anything is opened, and its sinks, each on a thread of its own."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+
+from edge.commands import has_terminal
+from edge.commands.run_options import RunOptions
+from edge.errors import UsageError
+from edge.protocols import Sink, Source
+from edge.sinks.jsonl import JsonlSink
+from edge.sinks.queued import QueuedSink
+
+EVENTS_WAITING = 256
+PICTURES_WAITING = 4
+"""For sinks that look at pictures: each that waits holds a camera's buffer."""
+
+
+def check_targets(options: RunOptions) -> None:
+    """Refuse to write over what is read, two things into one file, or the summary where nothing can be written."""
+    targets = {
+        "--events": options.events,
+        "--video": options.video,
+        "--store": options.store,
+        "--summary": options.summary_path,
+    }
+    inputs = [*(source.removeprefix("file://") for source in options.source), str(options.model_path)]
+    files = {flag: target for flag, target in targets.items() if target and target != "-" and not target.startswith("/dev/")}
+    places = {flag: os.path.realpath(target) for flag, target in files.items()}
+    for flag, target in files.items():
+        if any(os.path.exists(read) and os.path.realpath(read) == places[flag] for read in inputs):
+            raise UsageError(f"{flag} {target} is what is being read; write to another file")
+        twins = [other for other in files if places[other] == places[flag]]
+        if len(twins) > 1:
+            raise UsageError(f"{' and '.join(twins)} both write {target}; give each its own file")
+    if options.summary_path == "-":
+        if sys.stdout is None:
+            raise UsageError("--summary -: standard output is closed; give a file")
+        if options.events == "-" or (options.events is None and not sys.stdout.isatty()):
+            raise UsageError("--summary - would mix with the events on standard output; give --events a file")
+    elif summary := files.get("--summary"):
+        try:
+            open(summary, "ab").close()
+        except OSError as error:
+            raise UsageError(f"--summary {summary}: {error.strerror}; choose a file that can be written") from None
+
+
+def open_sinks(options: RunOptions, sources: Sequence[Source], say: Callable[[str], None]) -> list[Sink]:
+    """The sinks that the options ask for. Where all sources wait, so do the sinks: nothing of a file is lost."""
+    waits = not any(source.live for source in sources)
+    on_terminal = sys.stdout is not None and sys.stdout.isatty()
+    to_stdout = options.events == "-" or (options.events is None and sys.stdout is not None and not on_terminal)
+    sinks: list[Sink] = []
+
+    def add(sink: Sink, name: str) -> None:
+        depth = PICTURES_WAITING if sink.wants_images else EVENTS_WAITING
+        sinks.append(QueuedSink(sink, name, say, depth=depth, waits=waits))
+
+    if options.events is not None or to_stdout:
+        add(JsonlSink(options.events or "-", say, rotate_bytes=int(options.rotate_mb * 1e6), keep=options.keep), "events")
+    if has_terminal() and not to_stdout:
+        from edge.sinks.status import StatusSink
+
+        sinks.append(QueuedSink(StatusSink(), "status", say, depth=1, waits=False, lossy=True))
+    if options.video is not None:
+        from edge.sinks.video import VideoSink
+
+        add(VideoSink(options.video, sources[0].fps, say), "video")
+    if options.webhook is not None:
+        from edge.sinks.webhook import WebhookSink
+
+        add(WebhookSink(options.webhook, say, changes_only=options.webhook_on == "changes"), "webhook")
+    if options.store is not None:
+        from edge.sinks.store import StoreSink
+
+        add(StoreSink(options.store, say, keep_days=options.keep_days), "store")
+    return sinks

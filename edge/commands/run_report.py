@@ -1,0 +1,100 @@
+"""What edge-run did, in a few lines and as JSON."""
+
+from __future__ import annotations
+
+import resource
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from edge.errors import EdgeError
+from edge.events import utf8
+from edge.model import Model
+from edge.protocols import Sink, Source
+from edge.summary import SourceCounts, Summary, Tally, cpu_seconds, peak_rss_mb
+
+if TYPE_CHECKING:
+    from edge.offload import Offloader
+
+
+def summarize(
+    tally: Tally, model: Model, sources: Sequence[Source], offloader: Offloader | None, sinks: Sequence[Sink], ended: str
+) -> Summary:
+    """What the run did, from everything that counted along."""
+    return Summary(
+        source=utf8(", ".join(source.name for source in sources)),
+        model=model.name,
+        variant=model.variant.name,
+        engine=model.engine.name,
+        threads=model.engine.threads * model.engine.lanes,
+        lanes=model.engine.lanes,
+        sources=[_counts(source, tally) for source in sources],
+        frames=tally.frames,
+        still=tally.still,
+        failed=tally.noticed("frame-failed"),
+        engine_reopened=tally.noticed("engine-reopened", "variant-changed"),
+        seconds=round(tally.seconds, 3),
+        fps=round(tally.fps, 2),
+        dropped=sum(source.dropped for source in sources),
+        skipped=sum(len(source.skipped) for source in sources),
+        offloaded=offloader.submitted if offloader else 0,
+        revised=tally.revised,
+        offload_failed=offloader.failed if offloader else 0,
+        offload_declined=offloader.declined if offloader else 0,
+        events_lost=sum(sink.lost for sink in sinks),
+        latency_ms=tally.latencies(),
+        first_result_s=round(tally.first_result_s, 3),
+        cpu_seconds=round(cpu_seconds(), 3),
+        reader_cpu_seconds=round(cpu_seconds(resource.RUSAGE_CHILDREN), 3),
+        peak_rss_mb=round(peak_rss_mb(), 1),
+        ended=ended,
+    )
+
+
+def _counts(source: Source, tally: Tally) -> SourceCounts:
+    frames, lost = tally.by_source[source.name], tally.notices["source-lost", source.name]
+    return SourceCounts(utf8(source.name), frames, source.dropped, len(source.skipped), lost)
+
+
+def report(summary: Summary, path: str | None, say: Callable[[str], None]) -> None:
+    """Say the summary in a few lines, and write it whole where it was asked for."""
+    if summary.frames:
+        _say_summary(summary, say)
+    if summary.events_lost:
+        say(f"{summary.events_lost} events or video frames could not be written and are lost")
+    if path is None:
+        return
+    data = msgspec.json.format(msgspec.json.encode(summary), indent=1) + b"\n"
+    try:
+        if path == "-":
+            sys.stdout.buffer.write(data)
+            sys.stdout.flush()
+        else:
+            Path(path).write_bytes(data)
+    except BrokenPipeError:
+        raise  # the command's outermost layer knows
+    except OSError as error:
+        raise EdgeError(f"--summary {path}: {error.strerror}; free some space") from None
+
+
+def _say_summary(summary: Summary, say: Callable[[str], None]) -> None:
+    latency = summary.latency_ms
+    still = f", {summary.still} still" if summary.still else ""
+    say(
+        f"{summary.frames} frame{'s' if summary.frames > 1 else ''} in {summary.seconds:.1f} s"
+        f"{f' ({summary.fps:.1f} frames/s)' if summary.fps else ''}, "
+        f"{summary.dropped} dropped, {summary.skipped} skipped{still}; {summary.ended}"
+    )
+    say(
+        f"latency p50 {latency.end_to_end.p50:.1f} ms, p99 {latency.end_to_end.p99:.1f} ms "
+        f"(p50 of infer {latency.infer.p50:.1f}, prepare {latency.prepare.p50:.1f}, decode {latency.decode.p50:.1f}); "
+        f"first result after {summary.first_result_s:.2f} s, cpu {summary.cpu_seconds:.1f} s, peak {summary.peak_rss_mb:.0f} MB"
+    )
+    if summary.offloaded or summary.offload_declined:
+        say(
+            f"offloaded {summary.offloaded}: {summary.revised} revised by the cloud, {summary.offload_failed} failed; "
+            f"{summary.offload_declined} more were uncertain while the endpoint was away"
+        )

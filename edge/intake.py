@@ -1,0 +1,142 @@
+"""Frames of several sources, side by side, for whoever infers: fair by turns, and never a growing queue.
+
+Each source is read by a thread of its own. Of a live source the newest frame waits, and replaces an older one that
+nobody has taken; of one that waits there are at most `AHEAD`, so that a file is decoded while the engine works.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from edge.errors import CaptureError, EdgeError
+from edge.protocols import Source
+from edge.types import Frame, Notice
+
+AHEAD = 2
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Taken:
+    """A frame on its way: its number among all that were taken, whose it is, and whether the scene is still."""
+
+    ticket: int
+    source: int
+    frame: Frame
+    still: bool
+
+
+class Intake:
+    """Starts reading `sources` as it is entered, and stops and leaves them as it is left; they are open already.
+
+    `look` sees every frame first, on the source's own thread: it may paint over the picture, and says whether the scene
+    is still. A frame that replaces one which was not still is not still either. `limit` frames are given out at most.
+    """
+
+    def __init__(
+        self,
+        sources: Sequence[Source],
+        look: Callable[[int, Frame], bool] = lambda source, frame: False,
+        limit: int | None = None,
+    ) -> None:
+        self.failures: list[EdgeError] = []
+        self._sources = sources
+        self._look = look
+        self._left = limit
+        self._waiting: list[deque[tuple[Frame, bool]]] = [deque() for _ in sources]
+        self._changed = threading.Condition()
+        self._reading = len(sources)
+        self._turn = 0
+        self._tickets = 0
+        self._closed = False
+        self._threads = [
+            threading.Thread(target=self._feed, args=(number,), name=f"source {source.name}", daemon=True)
+            for number, source in enumerate(sources)
+        ]
+
+    def __enter__(self) -> Intake:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+        for thread in self._threads:
+            thread.join(timeout=1.0)  # a file's decoder that never returns is left to its daemon thread
+
+    def close(self) -> None:
+        """Take no more, from any thread; sources are told to stop."""
+        for source in self._sources:
+            source.stop()
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+    @property
+    def closed(self) -> bool:
+        """Whether it gives out no more because it was closed."""
+        return self._closed
+
+    def take(self, most: int = 1) -> list[Taken]:
+        """Wait for frames: at least one, at most one of each source and `most` in all; none when there will be no more."""
+        with self._changed:
+            while True:
+                if self._left == 0 or self._closed:
+                    return []
+                batch = self._ready(most if self._left is None else min(most, self._left))
+                if batch:
+                    if self._left is not None:
+                        self._left -= len(batch)
+                    self._changed.notify_all()
+                    return batch
+                if self._reading == 0:
+                    return []
+                self._changed.wait()
+
+    def _ready(self, most: int) -> list[Taken]:
+        batch: list[Taken] = []
+        for step in range(len(self._sources)):
+            number = (self._turn + step) % len(self._sources)
+            if self._waiting[number] and len(batch) < most:
+                frame, still = self._waiting[number].popleft()
+                batch.append(Taken(self._tickets, number, frame, still))
+                self._tickets += 1
+        if batch:
+            self._turn = (batch[-1].source + 1) % len(self._sources)
+        return batch
+
+    def _feed(self, number: int) -> None:
+        source, waiting = self._sources[number], self._waiting[number]
+        delivered = False
+        try:
+            for frame in source:
+                delivered = True
+                still = self._look(number, frame)
+                with self._changed:
+                    if source.live:
+                        if waiting:
+                            still = waiting.pop()[1] and still
+                            source.dropped += 1
+                    else:
+                        while len(waiting) >= AHEAD and not self._closed:
+                            self._changed.wait()
+                    waiting.append((frame, still))
+                    self._changed.notify_all()
+                    if self._closed:
+                        return
+                del frame  # else its memory were held until the next one comes
+        except Exception as error:
+            fault = f"{source.name}: a fault in the loop: {type(error).__name__}: {error}"
+            failure = error if isinstance(error, EdgeError) else CaptureError(fault)
+            if failure is not error:
+                failure.__cause__ = error
+            self.failures.append(failure)
+            if delivered or len(self._sources) > 1 or failure is not error:  # else the command's own line says it all
+                source.notices.append(Notice("source-ended", source.name, str(failure), time.time()))
+        finally:
+            with self._changed:
+                self._reading -= 1
+                self._changed.notify_all()

@@ -1,0 +1,186 @@
+"""Regions of the picture that a user draws: what is blacked out, where objects count, and which objects count."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from difflib import get_close_matches
+
+import cv2
+import numpy as np
+
+from edge.errors import UsageError
+from edge.protocols import Task
+from edge.types import Bools, Classes, Detections, Float32, Frame, Geometry, Int64, Outputs, Result, Tensor, UInt8
+
+MOST_POINTS = 1000
+SUBPIXEL_BITS = 6
+SUBPIXEL = 1 << SUBPIXEL_BITS
+MARGIN = 2
+"""Pixels around the picture in which edges are drawn, too, so that what they touch beside them is the same at the border."""
+ROUNDING = 1e-3
+"""Of a pixel: 0.7 of 100 is a little more than 70."""
+EXAMPLE = "for example 0.1,0.5,0.9,0.5,0.5,1"
+
+
+@dataclass(frozen=True, slots=True)
+class Region:
+    """A polygon of at least three points (x, y) in parts of the picture's width and height, from its top left."""
+
+    points: tuple[tuple[float, float], ...]
+
+    def pixels(self, size_wh: tuple[int, int]) -> Float32:
+        """The points [n, 2] in pixels of a picture of that size."""
+        return np.array(self.points, np.float32) * np.array(size_wh, np.float32)
+
+    def bounds(self, size_wh: tuple[int, int]) -> tuple[int, int, int, int]:
+        """The smallest rectangle of whole pixels around it: left, top, right, bottom; at least a pixel either way."""
+        points = np.array(self.points) * size_wh
+        limit = np.array(size_wh)
+        low = np.minimum(np.floor(points.min(axis=0) + ROUNDING), limit - 1).astype(int)
+        high = np.maximum(np.ceil(points.max(axis=0) - ROUNDING), low + 1).astype(int)
+        return int(low[0]), int(low[1]), int(high[0]), int(high[1])
+
+    def contains(self, points_xy: Float32, size_wh: tuple[int, int]) -> Bools:
+        """Which of the points [n, 2] in pixels are inside or on its edge: the even-odd rule (Shimrat, 1962)."""
+        contour = self.pixels(size_wh)
+        inside = [cv2.pointPolygonTest(contour, (x, y), False) >= 0 for x, y in points_xy.tolist()]
+        return np.array(inside, np.bool_)
+
+
+def parse_region(text: str) -> Region:
+    """A region from "x1,y1,x2,y2,x3,y3...", each from 0 to 1; two points are a rectangle's corners. Raises UsageError."""
+    try:
+        numbers = [float(part) for part in text.split(",")]
+    except ValueError:
+        raise UsageError(f"region {text!r:.80}: expected numbers between commas, {EXAMPLE}") from None
+    if len(numbers) % 2 or not 4 <= len(numbers) <= 2 * MOST_POINTS:
+        raise UsageError(f"region {text!r:.80}: {len(numbers)} numbers; expected x,y of at least two points, {EXAMPLE}")
+    stray = next((number for number in numbers if not 0 <= number <= 1), None)  # not a number is not, either
+    if stray is not None:
+        raise UsageError(f"region {text!r:.80}: {stray:g} is not in parts of the picture, from 0 to 1; {EXAMPLE}")
+    points = tuple(zip(numbers[::2], numbers[1::2], strict=True))
+    if len(points) == 2:
+        (left, top), (right, bottom) = points
+        points = ((left, top), (right, top), (right, bottom), (left, bottom))
+    if not _area(points) > 0:
+        raise UsageError(f"region {text!r:.80}: it has no area; {EXAMPLE}")
+    return Region(points)
+
+
+def _area(points: tuple[tuple[float, float], ...]) -> float:
+    """The area that the edges enclose: Gauss's shoelace of the convex hull, so that a figure of eight has one, too."""
+    hull = cv2.convexHull(np.array(points, np.float32))
+    area = float(cv2.contourArea(hull))
+    return area if math.isfinite(area) else 0.0
+
+
+class PrivacyMask:
+    """Blacks regions out before anything else sees the frame; every pixel that a region touches goes."""
+
+    def __init__(self, regions: Sequence[Region]) -> None:
+        self._regions = tuple(regions)
+        self._seen: dict[tuple[int, int], UInt8] = {}
+
+    def apply(self, image: UInt8) -> None:
+        """Paint the regions of a BGR picture [height, width, 3] black, in place."""
+        if not self._regions:
+            return
+        size_wh = (image.shape[1], image.shape[0])
+        if size_wh not in self._seen:
+            self._seen = {size_wh: self._visible(size_wh)}  # one at a time: a source changes its size rarely
+        cv2.bitwise_and(image, self._seen[size_wh], dst=image)
+
+    def _visible(self, size_wh: tuple[int, int]) -> UInt8:
+        """255 for what may be seen, 0 for the rest: [height, width, 3]."""
+        hidden = np.zeros((size_wh[1] + 2 * MARGIN, size_wh[0] + 2 * MARGIN), np.uint8)
+        for region in self._regions:
+            points = (region.pixels(size_wh) + MARGIN - 0.5) * SUBPIXEL  # a pixel's centre is a whole number for OpenCV
+            cv2.fillPoly(hidden, [np.rint(points).astype(np.int32)], (255,), shift=SUBPIXEL_BITS)
+        cv2.dilate(hidden, np.ones((3, 3), np.uint8), dst=hidden)  # those that an edge only touches
+        visible = np.invert(hidden[MARGIN:-MARGIN, MARGIN:-MARGIN])
+        return np.repeat(visible[:, :, np.newaxis], 3, axis=2)
+
+
+class Focus:
+    """A task that looks at a region only: it is given the rectangle around it, and finds what has its centre inside.
+
+    `frame.image` is not copied. A tensor's geometry maps the whole picture to the model's, so that it alone says where in
+    the picture the rectangle was. A classifier sees all of the rectangle.
+    """
+
+    def __init__(self, task: Task, region: Region) -> None:
+        self._task, self._region = task, region
+
+    def prepare(self, frame: Frame) -> Tensor:
+        """The task's input for the part of the frame, with the geometry of the whole."""
+        left, top, right, bottom = self._region.bounds(frame.size_wh)
+        tensor = self._task.prepare(replace(frame, image=frame.image[top:bottom, left:right]))
+        return replace(tensor, geometry=_moved(tensor.geometry, (-left, -top), frame.size_wh))
+
+    def decode(self, outputs: Outputs, tensor: Tensor) -> Result:
+        """The task's result for the part, its boxes in pixels of the whole picture."""
+        size_wh = tensor.geometry.original_wh
+        left, top, right, bottom = self._region.bounds(size_wh)
+        part = _moved(tensor.geometry, (left, top), (right - left, bottom - top))
+        result = self._task.decode(outputs, replace(tensor, geometry=part))  # which clips to what the model has seen
+        if not isinstance(result, Detections):
+            return result
+        boxes: Float32 = result.boxes_xyxy + np.array((left, top, left, top), np.float32)
+        centres: Float32 = (boxes[:, :2] + boxes[:, 2:]) * np.float32(0.5)
+        return replace(result, boxes_xyxy=boxes)[self._region.contains(centres, size_wh)]
+
+
+def _moved(geometry: Geometry, by_xy: tuple[int, int], original_wh: tuple[int, int]) -> Geometry:
+    """The same map from a picture whose origin lies at `by_xy` of the old one."""
+    offset_x, offset_y = (o + s * by for o, s, by in zip(geometry.offset_xy, geometry.scale_xy, by_xy, strict=True))
+    return Geometry(geometry.scale_xy, (offset_x, offset_y), original_wh)
+
+
+class Chosen:
+    """A task that reports some classes only, and an object only from its class's own threshold.
+
+    `labels` are the card's. A threshold below the detector's own does nothing: the detector reports nothing from there.
+    Of a classifier's best classes those of `classes` remain, which may be none; thresholds are for detections.
+    """
+
+    def __init__(
+        self, task: Task, classes: frozenset[str] | None, thresholds: Mapping[str, float], *, labels: Sequence[str]
+    ) -> None:
+        known = set(labels)
+        for name in sorted((classes or frozenset()) | set(thresholds)):
+            if name not in known:
+                raise UsageError(_unknown(name, labels))
+        for name, threshold in thresholds.items():
+            if not 0 <= threshold <= 1:
+                raise UsageError(f"threshold {threshold:g} of {name!r}: expected a number from 0 to 1")
+        self._task, self._classes, self._thresholds = task, classes, dict(thresholds)
+
+    def prepare(self, frame: Frame) -> Tensor:
+        """The task's input."""
+        return self._task.prepare(frame)
+
+    def decode(self, outputs: Outputs, tensor: Tensor) -> Result:
+        """What remains of the task's result."""
+        result = self._task.decode(outputs, tensor)
+        if isinstance(result, Classes):
+            kept = self._kept(result.labels, np.ones(len(result), np.float32))
+            return Classes(result.class_ids[kept], result.scores[kept], tuple(result.labels[i] for i in kept.tolist()))
+        return result[self._kept(result.labels, result.scores)]
+
+    def _kept(self, labels: tuple[str, ...], scores: Float32) -> Int64:
+        pairs = enumerate(zip(labels, scores.tolist(), strict=True))
+        return np.array([i for i, (label, score) in pairs if self._wanted(label, score)], np.int64)
+
+    def _wanted(self, label: str, score: float) -> bool:
+        return (self._classes is None or label in self._classes) and score >= self._thresholds.get(label, 0.0)
+
+
+def _unknown(name: str, labels: Sequence[str]) -> str:
+    lower = {label.lower(): label for label in labels}
+    close = [lower[match] for match in get_close_matches(name.lower(), lower, n=3, cutoff=0.5)]
+    if close:
+        return f"class {name!r:.80}: the model does not know it; did you mean {' or '.join(close)}?"
+    few = ", ".join(labels[:5]) + (f" and {len(labels) - 5} more" if len(labels) > 5 else "")
+    return f"class {name!r:.80}: the model does not know it; it knows {few}"
