@@ -1,7 +1,7 @@
 """Frames of several sources, side by side, for whoever infers: fair by turns, and never a growing queue.
 
 Each source is read by a thread of its own. Of a live source the newest frame waits, and replaces an older one that
-nobody has taken; of one that waits there are at most `AHEAD`, so that a file is decoded while the engine works.
+nobody has taken; of one that waits there is at most `AHEAD`, so that a file is decoded while the engine works.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from edge.errors import CaptureError, EdgeError
 from edge.protocols import Source
 from edge.types import Frame, Notice
 
-AHEAD = 2
+AHEAD = 1
 
 
 @dataclass(frozen=True, slots=True, eq=False)

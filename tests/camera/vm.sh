@@ -1,10 +1,11 @@
 #!/bin/bash
 # vm.sh COMMAND [ARG ...]: run COMMAND where /dev/video0 and video1 are V4L2 cameras, on any Debian amd64 machine.
 #
-# The cameras are the kernel's virtual webcam (vivid), twice, under Debian's kernel in qemu. The VM's root is this machine's, read
-# only below a layer in memory, and the current folder is the same, so .venv is there and what COMMAND writes is
-# forgotten. There is no network. COMMAND's output comes out here, its exit code is ours; 124: over TIMEOUT, 125: the VM
-# failed. Without KVM, Python runs about 15 times slower in there: build and compile outside what can be.
+# The cameras are two of the kernel's virtual webcam (vivid) under Debian's kernel in qemu; unbinding its driver takes
+# both. The VM's root is this machine's, read only below a layer in memory, and the current folder is the same, so .venv
+# is there and what COMMAND writes is forgotten. There is no network. COMMAND's output comes out here, its exit code is
+# ours; 124: over TIMEOUT, 125: the VM failed. Without KVM, Python runs about 15 times slower in there: build and compile
+# outside what can be.
 #
 #   TIMEOUT=300  seconds, boot included        MEMORY=2G        KERNEL_LOG=1  show the kernel's messages
 #   CAMERA_BUNDLE=FILE.edge  the model that the tests run; by default a tiny one, built before the boot
