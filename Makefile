@@ -4,7 +4,7 @@ EDGE_DATA ?= ../shared/data
 PIP = .venv/bin/pip install --quiet --disable-pip-version-check
 export EDGE_DATA
 
-.PHONY: help demo test lint format quantize default-model docs bench wheel test-integration camera arm64 arm64-root clean
+.PHONY: help demo test lint format quantize default-model docs bench soak wheel test-integration camera arm64 arm64-root clean
 
 help:  ## this list
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -50,13 +50,21 @@ default-model: .venv/dev  ## the bundle that the package carries (docs/decisions
 docs: .venv/dev  ## the generated parts of docs/
 	.venv/bin/python docs/generate.py
 
-bench: .venv/dev  ## edge-run against a hand-written loop, in pairs
-	.venv/bin/python benchmarks/loop.py
+bench: .venv/dev build/yolox-nano.edge  ## edge-run against hand-written loops, in pairs
+	.venv/bin/python benchmarks/loop.py --detector build/yolox-nano.edge
+
+build/yolox-nano.edge: | .venv/dev
+	.venv/bin/edge-quantize $(EDGE_DATA)/models/yolox_nano_416.onnx --head yolox --labels coco --data $(EDGE_DATA)/coco128 \
+		--out $@ --budget-minutes 8
+
+soak: .venv/dev  ## half an hour of cameras that keep failing: nothing may grow
+	.venv/bin/python benchmarks/soak.py
 
 wheel: .venv/dev  ## dist/: source archive and wheel, the default bundle in it
 	.venv/bin/python -m build --quiet  # the wheel from the source archive, so that nothing stale in build/ gets in
 
-test-integration: .venv/dev  ## the wheel in fresh environments, the real quantization; needs the package index
+test-integration: .venv/dev  ## the wheel in fresh environments, the real quantization, RTSP, a short soak; the package index, apt
+	tests/integration/apt.sh
 	.venv/bin/python -m pytest -q -m "integration or slow"
 
 camera: .venv/dev  ## edge-run --camera 0 on a real V4L2 device in a virtual machine; root, apt, 4 minutes

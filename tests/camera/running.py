@@ -18,6 +18,8 @@ from typing import Any
 
 EDGE_RUN = Path(sys.executable).with_name("edge-run")
 BUNDLE = os.environ.get("CAMERA_BUNDLE", "")
+SLOW_BUNDLE = Path(__file__).parents[2] / "edge/data/efficientnet-lite0.edge"
+"""Most of a second a frame in the VM: the engine is what is scarce."""
 PATIENCE_S = 60.0
 """For a process to start or to end in the VM: 10 to 20 s is usual."""
 
@@ -39,9 +41,9 @@ class Line:
 class Running:
     """An edge-run, its events in `lines` and its standard error in `said` as they come."""
 
-    def __init__(self, *arguments: str) -> None:
+    def __init__(self, *arguments: str, model: str | Path = BUNDLE) -> None:
         self.process = subprocess.Popen(
-            [EDGE_RUN, "--model", BUNDLE, "--threads", "1", "--no-spin", *arguments],
+            [EDGE_RUN, "--model", model, "--threads", "1", "--no-spin", *arguments],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -91,31 +93,46 @@ class Running:
             thread.join(timeout=PATIENCE_S)
         return code, [line.rstrip("\n") for line in self.said]
 
+    def fork_server(self) -> int:
+        """The process id of the server that readers are forked from."""
+        [server] = [child for child in _children(self.process.pid) if b"edge.capture.forkserver" in _command_line(child)]
+        return server
+
     def reader_of(self, camera: int) -> int:
         """The process id of the reader that holds /dev/videoN."""
-        servers = [child for child in _children(self.process.pid) if b"edge.capture.forkserver" in _command_line(child)]
-        for reader in (reader for server in servers for reader in _children(server)):
+        for reader in _children(self.fork_server()):
             if any(_target(link) == f"/dev/video{camera}" for link in _listed(Path(f"/proc/{reader}/fd"))):
                 return reader
         raise AssertionError(f"no reader process has /dev/video{camera} open")
 
 
 @contextmanager
-def edge_run(*arguments: str) -> Iterator[Running]:
+def edge_run(*arguments: str, model: str | Path = BUNDLE) -> Iterator[Running]:
     """Start edge-run, and be sure that it is gone afterwards."""
-    running = Running(*arguments)
+    running = Running(*arguments, model=model)
     try:
         yield running
     finally:
         running.listening.set()
         running.process.kill()
-        running.process.wait()
+        running.finish()
+        for pipe in (running.process.stdout, running.process.stderr):
+            assert pipe is not None
+            pipe.close()
 
 
 def v4l2(camera: int, *arguments: str) -> str:
     """What v4l2-ctl says of /dev/videoN."""
     command = ["v4l2-ctl", f"-d{camera}", *arguments]
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+
+def negotiated(camera: int) -> str:
+    """Size and pixel format that the driver delivers, as in `640x480 YUYV`."""
+    said = v4l2(camera, "--get-fmt-video")
+    found = re.search(r"Width/Height\s*: (\d+)/(\d+)\s*Pixel Format\s*: '(\w+)'", said)
+    assert found, said
+    return f"{found[1]}x{found[2]} {found[3]}"
 
 
 def errors(said: Iterable[str]) -> list[str]:
