@@ -17,6 +17,7 @@ from edge.protocols import Source
 from edge.types import Frame, Notice
 
 AHEAD = 1
+STUCK_S = 1.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -52,6 +53,7 @@ class Intake:
         self._turn = 0
         self._tickets = 0
         self._closed = False
+        self._stopped_s = 0.0
         self._threads = [
             threading.Thread(target=self._feed, args=(number,), name=f"source {source.name}", daemon=True)
             for number, source in enumerate(sources)
@@ -94,7 +96,17 @@ class Intake:
                     return batch
                 if self._reading == 0:
                     return []
-                self._changed.wait()
+                self._changed.wait(STUCK_S)
+                if self._stuck():
+                    return []
+
+    def _stuck(self) -> bool:
+        """Whether all sources were told to stop a while ago, and one of them cannot hear it: a read that never returns."""
+        if not all(source.stopped for source in self._sources):
+            return False
+        now_s = time.monotonic()
+        self._stopped_s = self._stopped_s or now_s
+        return now_s - self._stopped_s >= STUCK_S
 
     def _ready(self, most: int) -> list[Taken]:
         batch: list[Taken] = []

@@ -80,7 +80,9 @@ def run(
             for seen in workers.results():
                 tick()
                 if seen is not None and (event := _event(seen, scenes[seen.taken.source], clock, wall_clock)) is not None:
-                    yield _offload(event, offloader) if offloader and event.decision.action == "offload" else event
+                    if offloader is not None and event.decision.action == "offload":
+                        event = _offload(event, offloader, scenes[seen.taken.source].policy)
+                    yield event
                     event = None  # what is not referred to any more can be used again
                 seen = None
                 for source in sources:
@@ -150,12 +152,13 @@ def _taken(notices: deque[Notice]) -> Iterator[Notice]:
         yield notices.popleft()
 
 
-def _offload(event: Event, offloader: Offloader) -> Event:
+def _offload(event: Event, offloader: Offloader, policy: Policy) -> Event:
     """Hand the frame over, or, while the endpoint is left in peace, say that the local answer stands."""
     if offloader.available(event.emitted_s):
         offloader.submit(event)
         return event
     offloader.declined += 1
+    policy.declined(event.frame.captured_s)
     reason = f"{event.decision.reason}, endpoint unavailable"
     return replace(event, decision=replace(event.decision, action="accept", reason=reason))
 

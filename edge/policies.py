@@ -21,6 +21,9 @@ class Threshold:
             return Decision("accept", f"confidence {confidence:.3f} >= {self.threshold:g}", confidence)
         return Decision("offload", f"confidence {confidence:.3f} < {self.threshold:g}", confidence)
 
+    def declined(self, now_s: float) -> None:
+        """The next frame is decided on its own."""
+
 
 class LocalOnly:
     """Accept everything: there is nobody else to ask."""
@@ -28,6 +31,9 @@ class LocalOnly:
     def decide(self, result: Result, now_s: float) -> Decision:
         """Accept."""
         return Decision("accept", "no endpoint", result.confidence)
+
+    def declined(self, now_s: float) -> None:
+        """Nobody is ever asked."""
 
 
 class PerObject:
@@ -64,6 +70,10 @@ class PerObject:
             asked = ", ".join(str(track) for track, _, _ in weak[: self.NAMED])
             return Decision("accept", f"asked about track {asked} within {self.retry_s:g} s", confidence)
         return Decision("accept", f"no tracked object < {self.threshold:g}", confidence)
+
+    def declined(self, now_s: float) -> None:
+        """Objects of that decision may be asked about again at once."""
+        self._asked_s = {track: asked_s for track, asked_s in self._asked_s.items() if asked_s != now_s}
 
 
 POLICIES: dict[str, Callable[[float], Policy]] = {"threshold": Threshold, "per-object": PerObject}

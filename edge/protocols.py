@@ -22,6 +22,7 @@ class Source(Protocol):
 
     name: str
     live: bool
+    stopped: bool
     dropped: int
     skipped: list[str]
     fps: float | None
@@ -60,6 +61,8 @@ class Policy(Protocol):
     """Whether a local result is good enough; time is passed in, on the clock of `Frame.captured_s`."""
 
     def decide(self, result: Result, now_s: float) -> Decision: ...
+    def declined(self, now_s: float) -> None:
+        """The frame of the decision at `now_s` could not be offloaded: nobody was asked."""
 
 
 class Sink(Protocol):

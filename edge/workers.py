@@ -50,6 +50,7 @@ class _Job:
     tries: int = 0
     trouble: str = ""
     late_s: float = 0.0
+    opening: bool = False
     abandoned: bool = False
 
 
@@ -159,17 +160,20 @@ class Workers:
         """Do a job, and once more with another engine when the first fails; then its frames go without a result."""
         seen: list[Seen] | None = None
         while seen is None:
-            if job.trouble:
-                self._due(job, OPENING_DEADLINE_S)
-                self._replace(job)
-            if job.abandoned:
-                return
-            job.model = self._model
-            if job.tries == TRIES:
+            if job.tries == TRIES:  # it is the picture rather than the engine, unless that hangs
                 for taken in job.batch:
                     frame = taken.frame
                     self._note("frame-failed", job.model, f"frame {frame.sequence} of {frame.source}: {job.trouble}")
                 seen = [Seen(taken, job.model) for taken in job.batch]
+            if job.trouble and (seen is None or HUNG in job.trouble):
+                self._due(job, OPENING_DEADLINE_S)
+                job.opening = True
+                self._replace(job)
+                job.opening = False
+            if job.abandoned:
+                return
+            job.model = self._model
+            if seen is not None:
                 break
             job.tries += 1
             self._due(job, self._deadline_s())
@@ -248,5 +252,7 @@ class Workers:
                 self.abandoned += 1
                 if self.abandoned > MOST_ABANDONED:
                     self._failure = EngineError(f"the engine {HUNG} {self.abandoned} times; restart the board")
+                elif job.opening:  # who comes next would wait for it
+                    self._failure = EngineError(f"opening an engine {HUNG}; restart the board")
         for job in hung if self._failure is None else []:
             self._hire(_Job(job.batch, job.model, job.tries, trouble=f"an inference {HUNG}"))

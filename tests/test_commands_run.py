@@ -487,3 +487,9 @@ def test_a_score_threshold(command: Command, tiny_detector: Path, run: Command, 
     line = run("--source", tmp_path / "a.png", "--score-threshold", "0.1").refused(2)
     assert "--score-threshold is for detectors, tiny is none" in line
     assert "nan" in run("--source", tmp_path / "a.png", "--score-threshold", "nan").refused(2)
+
+
+@pytest.mark.parametrize("flag", ["--rotate-mb", "--keep-days", "--rate", "--engine-timeout", "--refresh", "--threshold"])
+@pytest.mark.parametrize("value", ["nan", "inf"])
+def test_numbers_that_are_none(command: Command, flag: str, value: str) -> None:
+    assert flag in command(main, "--source", "demo", flag, value).refused(2)

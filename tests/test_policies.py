@@ -119,3 +119,11 @@ def test_what_is_forgotten_takes_no_memory() -> None:
 def test_without_tracks_it_is_the_threshold() -> None:
     for found in (result(0.25), result(0.75), detections(("a", 0.25, (0, 0, 1, 1)))):
         assert PerObject(0.5).decide(found, 0.0) == Threshold(0.5).decide(found, 0.0)
+
+
+def test_an_object_that_could_not_be_asked_about_may_be_at_once() -> None:
+    policy = PerObject(0.5)
+    assert policy.decide(tracked((7, 0.3)), 1.0).action == "offload"
+    policy.declined(1.0)
+    assert policy.decide(tracked((7, 0.3)), 1.1).action == "offload"
+    assert policy.decide(tracked((7, 0.3)), 1.2).action == "accept"

@@ -394,7 +394,7 @@ def test_a_camera_that_is_not_there(devices: type[Devices], names: tuple[str, ..
     devices.names = names
     with pytest.raises(SourceError) as error:
         v4l2_source(97, Wish()).open()
-    assert str(error.value) == f"camera 97: /dev/video97 does not exist; cameras here: {listed}; try --source demo"
+    assert str(error.value) == f"camera:97: /dev/video97 does not exist; cameras here: {listed}; try --source demo"
     assert error.value.exit_code == 2
 
 
@@ -402,7 +402,7 @@ def test_a_camera_without_permission(devices: type[Devices], monkeypatch: pytest
     devices.names = ("/dev/video0",)
     asked: list[int] = []
     monkeypatch.setattr(camera_module.os, "access", lambda path, mode: asked.append(mode))
-    with pytest.raises(SourceError, match="camera 0: no permission to open /dev/video0; add yourself to the group 'video'"):
+    with pytest.raises(SourceError, match="camera:0: no permission to open /dev/video0; add yourself to the group 'video'"):
         v4l2_source(0, Wish()).open()
     assert asked == [os.R_OK | os.W_OK]
 
@@ -587,3 +587,14 @@ def test_uris_that_are_refused(
     with pytest.raises(error, match=part) as caught:
         open_source(uri)
     assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("uri", "name"),
+    [
+        ("rtsp://cam/stream?user=admin&password=geheim", "rtsp://cam/stream?user=admin&password=***"),
+        ("gst:rtspsrc location=x user-pw=geheim ! decodebin", "gst:rtspsrc location=x user-pw=*** ! decodebin"),
+    ],
+)
+def test_a_name_hides_what_sounds_secret(uri: str, name: str) -> None:
+    assert open_source(uri).name == name

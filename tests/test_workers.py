@@ -318,9 +318,9 @@ def test_a_frame_that_no_engine_can_do_goes_without_a_result() -> None:
     assert greys(seen) == [0, 1, None, 3, 4]
     assert not seen[2].taken.still
     assert sum(asked == [2] for engine in made for asked in engine.asked) == TRIES
-    assert kinds(workers) == ["engine-failed", "engine-reopened"] * TRIES + ["frame-failed"]
+    assert kinds(workers) == ["engine-failed", "engine-reopened", "frame-failed"], "the second time, it is the picture"
     assert workers.notices[-1].text == "frame 2 of given: this picture is poison"
-    assert [engine.closed for engine in made] == [True] * TRIES + [False]
+    assert [engine.closed for engine in made] == [True, False]
 
 
 @pytest.mark.parametrize("count", [1, 3])
@@ -473,3 +473,22 @@ def test_a_fault_of_ours_ends_with_a_line(where: str) -> None:
             all_of(workers)
         assert isinstance(error.value.__cause__, ValueError)
         assert intake.closed
+
+
+def test_an_opening_that_never_returns_ends_the_loop_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workers_module, "OPENING_DEADLINE_S", 0.2)
+    never = threading.Event()
+
+    def fail(asked: list[int]) -> None:
+        raise EngineError("it fell over")
+
+    def hang() -> Model:
+        never.wait()
+        raise EngineError("late")
+
+    with (
+        working([Given(5)], model_of(Engine(fail)), reopen=Reopen(hang)) as workers,
+        pytest.raises(EngineError, match="opening an engine never returned; restart the board"),
+    ):
+        all_of(workers)
+    never.set()

@@ -16,8 +16,8 @@ from edge.types import UInt8
 
 LOW_LATENCY = "rtsp_transport;tcp|fflags;nobuffer|flags;low_delay|fpsprobesize;0"
 """For FFmpeg: whole pictures rather than torn ones (TCP), none kept back to smooth the rate or to learn it."""
-OPEN_MS, READ_MS = 10_000, 10_000
-"""FFmpeg's own deadlines, behind the supervisor's: it kills sooner, but whoever it cannot kill ends by itself."""
+OPEN_MS, READ_MS = 10_000, 600_000
+"""FFmpeg's own deadlines, behind the supervisor's, which kills sooner."""
 
 
 class DeviceSpec(msgspec.Struct, frozen=True):
@@ -67,10 +67,8 @@ class V4l2Device:
             self._capture.set(cv2.CAP_PROP_FRAME_HEIGHT, spec.size_wh[1])
         if spec.fps:
             self._capture.set(cv2.CAP_PROP_FPS, spec.fps)
-        code = int(self._capture.get(cv2.CAP_PROP_FOURCC))
-        pixels = "".join(chr(code >> shift & 0xFF) for shift in (0, 8, 16, 24)).strip("\0 ")
         self.size_wh, self.fps = _size_and_rate(self._capture)
-        self.text = _words(self.size_wh, pixels, self.fps)
+        self.text = _words(self._capture)
 
     def grab(self) -> float | None:
         """The driver's own time of the frame, where it is on the monotonic clock as most are."""
@@ -100,8 +98,7 @@ class StreamDevice:
         if not self._capture.isOpened():
             raise SourceError("cannot be opened: nothing answers there, or not with a video; try it with ffprobe")
         self.size_wh, self.fps = _size_and_rate(self._capture)
-        code = int(self._capture.get(cv2.CAP_PROP_FOURCC))
-        self.text = _words(self.size_wh, "".join(chr(code >> shift & 0xFF) for shift in (0, 8, 16, 24)), self.fps)
+        self.text = _words(self._capture)
         self._clock = StreamClock()
 
     def grab(self) -> float | None:
@@ -155,8 +152,13 @@ def _retrieve(capture: cv2.VideoCapture, into: UInt8) -> bool:
     return there and image is into  # another array: of another size
 
 
-def _words(size_wh: tuple[int, int], pixels: str, fps: float | None) -> str:
-    return f"{size_wh[0]}x{size_wh[1]} {pixels if pixels.isprintable() else ''}{f' {fps:g} frames/s' if fps else ''}"
+def _words(capture: cv2.VideoCapture) -> str:
+    """Size, format and rate of an open capture, in words."""
+    (width, height), fps = _size_and_rate(capture)
+    code = int(capture.get(cv2.CAP_PROP_FOURCC))
+    pixels = "".join(chr(code >> shift & 0xFF) for shift in (0, 8, 16, 24)).strip("\0 ")
+    parts = [f"{width}x{height}", pixels if pixels.isprintable() else "", f"{fps:g} frames/s" if fps else ""]
+    return " ".join(filter(None, parts))
 
 
 def _open_gstreamer(spec: DeviceSpec) -> Device:

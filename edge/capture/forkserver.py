@@ -6,6 +6,7 @@ touches a device, so that it cannot hang; it ends, and its readers with it, when
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import os
 import select
@@ -22,14 +23,16 @@ import msgspec
 from edge.capture.reader import ReaderSpec, read
 
 READERS_REAPED_EVERY_S = 1.0
+ENDS_WITHIN_S = 0.3
 PR_SET_PDEATHSIG = 1
 
 
 class Open(msgspec.Struct, frozen=True, tag="open"):
-    """Fork a reader; its end of the link comes with the message."""
+    """Fork a reader, once `after` has gone; its end of the link comes with the message."""
 
     number: int
     reader: ReaderSpec
+    after: int = 0
 
 
 class Kill(msgspec.Struct, frozen=True, tag="kill"):
@@ -46,18 +49,23 @@ class ForkServer:
         self._process: subprocess.Popen[bytes] | None = None
         self._control: socket.socket | None = None
         self._count = 0
+        atexit.register(self.close)
 
     def start(self) -> None:
         """Start it now rather than later: it loads while the caller does something else."""
         with self._lock:
             self._started()
 
-    def open(self, spec: ReaderSpec) -> tuple[int, socket.socket]:
-        """Fork a reader: its number, and our end of its link."""
+    def open(self, spec: ReaderSpec, after: int = 0) -> tuple[int, socket.socket]:
+        """Fork a reader: its number, and our end of its link. Raises OSError where the system has no room for it.
+
+        While reader `after` cannot be ended, because a driver holds it, the link closes at once: one device may not fill
+        the board with readers.
+        """
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs, self._lock:
             self._count += 1
-            message = msgspec.json.encode(Open(self._count, spec))
+            message = msgspec.json.encode(Open(self._count, spec, after))
             try:
                 socket.send_fds(self._started(), [message], [theirs.fileno()])
             except OSError:
@@ -132,7 +140,14 @@ def serve(control: socket.socket) -> None:
             continue
         link = socket.socket(fileno=descriptors[0])
         server = os.getpid()
-        process = os.fork()
+        if not _ended(readers, request.after):
+            link.close()
+            continue
+        try:
+            process = os.fork()
+        except OSError:  # no room for another process: the loop sees the link's end, and tries again
+            link.close()
+            continue
         if process == 0:
             control.close()
             _read_and_exit(request.reader, link, server)
@@ -146,6 +161,19 @@ def serve(control: socket.socket) -> None:
             if os.waitpid(process, os.WNOHANG)[0]:
                 del readers[number]
         time.sleep(0.005)
+
+
+def _ended(readers: dict[int, int], number: int) -> bool:
+    """Whether that reader has ended; one that was killed gets a moment for it."""
+    until_s = time.monotonic() + ENDS_WITHIN_S
+    while number in readers:
+        if os.waitpid(readers[number], os.WNOHANG)[0]:
+            del readers[number]
+        elif time.monotonic() > until_s:
+            return False
+        else:
+            time.sleep(0.002)
+    return True
 
 
 def _read_and_exit(spec: ReaderSpec, link: socket.socket, server: int) -> None:

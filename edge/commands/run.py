@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import ctypes
-import math
 import os
 import signal
+import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -60,8 +60,6 @@ def main(**given: Any) -> int:
     options = RunOptions(**given)
     if not options.camera and not options.source:
         raise UsageError("give --camera N or --source URI; 'edge-run --source demo' needs no camera")
-    if math.isnan(options.threshold):
-        raise UsageError("--threshold nan: expected a number from 0 to 1")
     _share_one_heap()
     with ExitStack() as stack:
         sources = _sources(options)
@@ -71,8 +69,13 @@ def main(**given: Any) -> int:
             FORK_SERVER.start()  # it loads while the model does
         bundle = open_bundle(options.model_path)
         model, reopen = _model(options, bundle, lives=any(source.live for source in sources))
-        stack.callback(lambda: current[-1].engine.close())
-        current = [model]
+        stack.callback(lambda: model.engine.close())
+
+        def reopened(failed: Model, reason: str) -> Model:
+            nonlocal model
+            model = reopen(failed, reason)
+            return model
+
         offloader = _open_offloader(options.offload, model) if options.offload is not None else None
         if offloader is not None:
             stack.callback(offloader.close)
@@ -81,8 +84,7 @@ def main(**given: Any) -> int:
         for source in sources:
             stack.enter_context(source)
         sinks = open_sinks(options, sources, say)
-        for sink in sinks:
-            stack.callback(sink.close)
+        stack.callback(_close_all, sinks)
         running = f"{model.name} {model.variant.name} on {model.engine.name}, {_share(model)}"
         say(f"{running}, reading {', '.join(source.name for source in sources)}; Ctrl-C ends it")
         tally, service = Tally(), Service()
@@ -91,7 +93,7 @@ def main(**given: Any) -> int:
             model,
             scenes,
             offloader=offloader,
-            reopen=lambda failed, reason: current.append(reopen(failed, reason)) or current[-1],  # type: ignore[func-returns-value]
+            reopen=reopened,
             max_frames=options.max_frames,
             deadline_s=options.engine_timeout,
             tick=lambda: service.alive(time.monotonic()),
@@ -99,9 +101,9 @@ def main(**given: Any) -> int:
         service.ready(running)
         ended, failure = _pump(sources, events, sinks, tally)
         service.stopping()
-        if failure is None and tally.frames == options.max_frames:
+        if failure is None and tally.frames + tally.noticed("frame-failed") == options.max_frames:
             ended = "--max-frames reached"
-    summary = summarize(tally, current[-1], sources, offloader, sinks, ended)
+    summary = summarize(tally, model, sources, offloader, sinks, ended)
     try:
         report(summary, options.summary_path, say)
     except EdgeError as error:
@@ -121,9 +123,6 @@ def _share_one_heap() -> None:
 
 def _sources(options: RunOptions) -> list[Source]:
     uris = [f"camera:{number.removeprefix('/dev/video')}" for number in options.camera] + list(options.source)
-    twice = next((uri for uri in uris if uris.count(uri) > 1), None)
-    if twice is not None:
-        raise UsageError(f"{twice} is given twice; give each source once")
     wish = Wish(
         size_wh=options.size,
         fps=options.rate,
@@ -133,7 +132,21 @@ def _sources(options: RunOptions) -> list[Source]:
         # one that is away must not keep the others from being watched, nor a service down that starts before its camera
         patient=len(uris) > 1 or "NOTIFY_SOCKET" in os.environ,
     )
-    return [open_source(uri, wish) for uri in uris]
+    sources = [open_source(uri, wish) for uri in uris]
+    names = [source.name for source in sources]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise UsageError(f"{twice} is given twice; give each source once")
+    return sources
+
+
+def _close_all(sinks: Sequence[Sink]) -> None:
+    """Close them side by side: each may take its time to deliver what waits."""
+    closing = [threading.Thread(target=sink.close, name="closing", daemon=True) for sink in sinks]
+    for thread in closing:
+        thread.start()
+    for thread in closing:
+        thread.join()
 
 
 def _model(options: RunOptions, bundle: Bundle, lives: bool) -> tuple[Model, Reopener]:
@@ -246,12 +259,15 @@ def _stopping_on_signals(sources: Sequence[Source]) -> Iterator[list[str]]:
         received.append(signal.Signals(number).name)
         for source in sources:
             source.stop()
-        signal.signal(number, before[signal.Signals(number)])
+        for other, handler in before.items():
+            signal.signal(other, handler)
 
     numbers = [signal.SIGINT, signal.SIGTERM]
     if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # nohup
         numbers.append(signal.SIGHUP)  # the terminal went away: finish the files all the same
-    before = {number: signal.signal(number, stop) for number in numbers}
+    before = {number: signal.getsignal(number) for number in numbers}
+    for number in numbers:
+        signal.signal(number, stop)
     try:
         yield received
     finally:

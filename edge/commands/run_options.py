@@ -55,6 +55,15 @@ class RunOptions:
     max_frames: int | None
 
 
+class _Number(click.FloatRange):
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """A number in the range, which neither nan nor infinity is."""
+        number: float = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value!r}: expected a number", param, ctx)
+        return number
+
+
 class _Size(click.ParamType[Any]):
     name = "WxH"
 
@@ -89,18 +98,18 @@ OPTIONS = (
         "may be given again: all share one engine, by turns.",
     ),
     click.option("--size", type=_Size(), default=(0, 0), help="Ask cameras for this size.  [default: the camera's]"),
-    click.option("--rate", type=click.FloatRange(0, 1000), default=0.0, help="Ask cameras for this many frames a second."),
+    click.option("--rate", type=_Number(0, 1000), default=0.0, help="Ask cameras for this many frames a second."),
     click.option("--pixels", type=_Pixels(), default="", help="Ask for this pixel format.  [default: MJPG from 800 wide]"),
     click.option(
         "--camera-timeout",
         metavar="S",
-        type=click.FloatRange(0.1, 3600),
+        type=_Number(0.1, 600),
         help="Open a camera or stream anew after S seconds without a frame.  [default: 3]",
     ),
     click.option(
         "--frozen-after",
         metavar="S",
-        type=click.FloatRange(0, 3600),
+        type=_Number(0, 3600),
         help="Take the same picture, bit for bit, for S seconds as a fault; 0: never.  [default: 10]",
     ),
     bundle_option,
@@ -119,7 +128,7 @@ OPTIONS = (
     click.option(
         "--engine-timeout",
         metavar="S",
-        type=click.FloatRange(0.1, 3600),
+        type=_Number(0.1, 3600),
         help="Give up an inference after S seconds.  [default: 10, or 20 times the usual]",
     ),
     click.option(
@@ -145,7 +154,7 @@ OPTIONS = (
     click.option(
         "--refresh",
         metavar="S",
-        type=click.FloatRange(0.1, 3600),
+        type=_Number(0.1, 3600),
         default=2.0,
         show_default=True,
         help="Infer at least this often behind the motion gate.",
@@ -158,7 +167,7 @@ OPTIONS = (
     ),
     click.option(
         "--rotate-mb",
-        type=click.FloatRange(0),
+        type=_Number(0),
         default=0.0,
         help="Begin a new events file at this size; 0: never.  [default: 0]",
     ),
@@ -173,7 +182,7 @@ OPTIONS = (
         help="POST what enters, leaves or changes, and notices; or every event.",
     ),
     click.option("--store", metavar="PATH", help="Keep events in this SQLite file."),
-    click.option("--keep-days", type=click.FloatRange(0.001), default=30.0, show_default=True, help="... for so many days."),
+    click.option("--keep-days", type=_Number(0.001, 36500), default=30.0, show_default=True, help="... for so many days."),
     click.option("--summary", "summary_path", metavar="PATH|-", help="Write the summary as JSON."),
     click.option("--offload", metavar="URL", help="Ask this Open Inference Protocol v2 endpoint about uncertain frames."),
     click.option(
@@ -183,7 +192,7 @@ OPTIONS = (
     ),
     click.option(
         "--threshold",
-        type=click.FloatRange(0, 1),
+        type=_Number(0, 1),
         default=0.5,
         show_default=True,
         help="The confidence below which a frame is offloaded.",

@@ -60,26 +60,29 @@ class TfliteEngine:
         self.threads, self.lanes = options.threads, options.lanes
         self._adapt = InputAdapter(variant.input)
         self._closed = False
-        self._idle: LifoQueue[_Lane] = LifoQueue()
+        self._idle: LifoQueue[_Lane | None] = LifoQueue()
         for _ in range(options.lanes):
             self._idle.put(_Lane(model, variant, options.threads))
 
     def infer(self, tensor: Tensor) -> Outputs:
         """Outputs by role, float32; waits for an interpreter when all are at work. Raises EngineError."""
-        if self._closed:
+        idle = self._idle
+        lane = None if self._closed else idle.get()
+        if lane is None:
+            idle.put(None)  # for the next who waits
             raise EngineError("the engine is closed")
-        lane = self._idle.get()
         try:
             return lane.infer(self._adapt(tensor.data))
         except (ValueError, RuntimeError) as error:
             raise EngineError(f"LiteRT failed on a {tensor.data.shape} input: {first_line(error)}") from None
         finally:
-            self._idle.put(lane)
+            idle.put(lane)
 
     def close(self) -> None:
         """Let go of the interpreters and their memory."""
         self._closed = True
-        self._idle = LifoQueue()
+        idle, self._idle = self._idle, LifoQueue()
+        idle.put(None)
 
 
 class _Lane:

@@ -166,9 +166,9 @@ def _seconds(retry_after: str) -> float:
         return min(BACKOFF_S[1], float(retry_after[:9]))
     try:
         then = parsedate_to_datetime(retry_after)
-    except ValueError:
+        return (then.astimezone(timezone.utc) - datetime.now(timezone.utc)).total_seconds()
+    except (ValueError, OverflowError):
         return 0.0
-    return (then.astimezone(timezone.utc) - datetime.now(timezone.utc)).total_seconds()
 
 
 def _plain(error: urllib3.exceptions.HTTPError, timeout_s: float) -> str:

@@ -43,9 +43,9 @@ def v4l2_source(index: int, wish: Wish) -> LiveSource:
         device = Path(f"/dev/video{index}")
         if not device.exists():
             others = ", ".join(sorted(str(path) for path in Path("/dev").glob("video*"))) or "none"
-            return f"camera {index}: {device} does not exist; cameras here: {others}; try --source demo"
+            return f"{device} does not exist; cameras here: {others}; try --source demo"
         if not os.access(device, os.R_OK | os.W_OK):
-            return f"camera {index}: no permission to open {device}; add yourself to the group 'video'"
+            return f"no permission to open {device}; add yourself to the group 'video'"
         return None
 
     spec = DeviceSpec("v4l2", str(index), wish.size_wh, wish.fps, pixels)
@@ -65,7 +65,7 @@ def stream_source(url: str, wish: Wish) -> LiveSource:
 
 def gstreamer_source(pipeline: str, wish: Wish) -> LiveSource:
     """A gst-launch pipeline up to its last element before the sink, which is ours."""
-    name = re.sub(r"(://[^\s:/@]*):[^\s/]*@", r"\1:***@", pipeline)
+    name = _hidden(re.sub(r"(://[^\s:/@]*):[^\s/]*@", r"\1:***@", pipeline))
     return LiveSource(f"gst:{name}", DeviceSpec("gst", pipeline), limits=wish.limits(Limits()), patient=wish.patient)
 
 
@@ -76,9 +76,14 @@ def picamera_source(index: int, wish: Wish) -> LiveSource:
 
 
 def without_password(url: str) -> str:
-    """The URL with stars for a password."""
+    """The URL with stars for a password, before the host or among the query's fields."""
     parts = urlsplit(url)
-    if parts.password is None:
-        return url
-    host = parts.netloc.rpartition("@")[2]
-    return urlunsplit(parts._replace(netloc=f"{parts.username}:***@{host}"))
+    if parts.password is not None:
+        host = parts.netloc.rpartition("@")[2]
+        url = urlunsplit(parts._replace(netloc=f"{parts.username}:***@{host}"))
+    return _hidden(url)
+
+
+def _hidden(text: str) -> str:
+    """The text with stars for what is assigned to a name that sounds secret."""
+    return re.sub(r"(?i)\b(user-pw|password|passwd|pwd|pass|token|key)=[^\s&]+", r"\1=***", text)

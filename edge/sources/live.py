@@ -25,6 +25,8 @@ from edge.types import Frame, UInt8
 SLOTS = 12
 """Pictures that may be under way: in the loop, in the queues of sinks and on their way to the cloud."""
 STOP_WITHIN_S = 0.1
+SETTLE_S = 2.0
+"""A reader's first pictures may be those that froze, as a dark one: it has this long to show another."""
 HEALTHY_S = 5.0
 """A reader that delivered for this long had been well: the next pause is the shortest again."""
 
@@ -54,6 +56,7 @@ class _Session:
     begun_s: float
     fresh_s: float
     opened: Opened | None = None
+    opened_s: float = 0.0
     pictures: list[UInt8] = field(default_factory=list)
     frames: int = 0
     dropped: int = 0
@@ -86,6 +89,7 @@ class LiveSource(BaseSource):
         self._limits = limits or Limits()
         self._missing = missing
         self._sequence = 0
+        self._reader = 0
         self._lost_s: float | None = None
         self._frozen: int | None = None
 
@@ -93,7 +97,7 @@ class LiveSource(BaseSource):
         """Start the server that readers are forked from. Raises SourceError for a device that is plainly not there."""
         problem = self._missing()
         if problem is not None and not self.patient:
-            raise SourceError(problem)
+            raise SourceError(f"{self.name}: {problem}")
         FORK_SERVER.start()
 
     def frames(self) -> Iterator[Frame]:
@@ -105,7 +109,12 @@ class LiveSource(BaseSource):
                 self._note_lost(problem, ever=self._sequence > 0)
                 self._pause(self._limits.pause[0])  # a look at the file system costs nothing
                 continue
-            session = self._begin()
+            try:
+                session = self._begin()
+            except OSError as error:  # out of memory, processes or descriptors: that passes, or others end it
+                self._note_lost(f"no reader can be started: {error.strerror}", ever=self._sequence > 0)
+                self._pause(self._limits.pause[1])
+                continue
             try:
                 failed = yield from self._deliver(session)
             finally:
@@ -120,9 +129,9 @@ class LiveSource(BaseSource):
                 self._pause(min(longest, shortest * 2 ** min(attempts, 10)) * random.uniform(0.5, 1.0))
 
     def _begin(self) -> _Session:
-        number, link = FORK_SERVER.open(self._spec)
+        self._reader, link = FORK_SERVER.open(self._spec, after=self._reader)
         now_s = time.monotonic()
-        return _Session(number, link, begun_s=now_s, fresh_s=now_s)
+        return _Session(self._reader, link, begun_s=now_s, fresh_s=now_s)
 
     def _end(self, session: _Session) -> None:
         session.link.close()
@@ -147,20 +156,26 @@ class LiveSource(BaseSource):
                 said = msgspec.json.decode(message, type=Opened | Failed)
                 if isinstance(said, Failed):
                     return said
-                self._map(session, said, descriptors[0])
+                try:
+                    self._map(session, said, descriptors[0])
+                except OSError as error:
+                    return Failed(f"its pictures cannot be shared: {error.strerror}")
                 continue
             frame = self._frame(session, message)
             if frame is not None:
                 yield frame
                 frame = None  # its slot may be free before the next one comes
-            elif (failed := self._frozen_for_long(session)) is not None:
-                return failed
+            elif session.frames or time.monotonic() - session.opened_s > SETTLE_S:
+                return self._frozen_for_long(session)
         return None
 
     def _map(self, session: _Session, opened: Opened, descriptor: int) -> None:
         size = opened.size_wh[0] * opened.size_wh[1] * 3 * SLOTS
-        memory = mmap.mmap(descriptor, size)  # lives for as long as a picture in it
-        os.close(descriptor)
+        try:
+            memory = mmap.mmap(descriptor, size)  # lives for as long as a picture in it
+        finally:
+            os.close(descriptor)
+        session.opened_s = time.monotonic()
         session.opened, session.pictures = opened, slot_pictures(memory, opened.size_wh)
         self.fps = opened.fps
 
@@ -189,10 +204,12 @@ class LiveSource(BaseSource):
 
     def _overdue(self, session: _Session) -> Failed | None:
         """What to say, and whether to give up, when nothing has come for a while."""
+        if (problem := self._missing()) is not None:  # its number is not free for its return while the reader has it open
+            return Failed(problem)
         silent_s = time.monotonic() - session.fresh_s
         what = "no frame" if session.opened else "no answer"
         slow_s = 10 / self.fps if self.fps else 0.0
-        if silent_s > (max(self._limits.reading, slow_s) if session.frames else self._limits.opening):
+        if silent_s > (max(self._limits.reading, slow_s) if session.frames else max(self._limits.opening, slow_s)):
             return Failed(f"{what} for {silent_s:.0f} s")
         if silent_s > max(self._limits.stalled, slow_s / 3) and not session.stalled:
             session.stalled = True
@@ -200,7 +217,7 @@ class LiveSource(BaseSource):
                 self.note("source-stalled", f"{what} for {silent_s:.1f} s")
         return None
 
-    def _frozen_for_long(self, session: _Session) -> Failed | None:
+    def _frozen_for_long(self, session: _Session) -> Failed:
         self._frozen = session.checksum
         return Failed(f"the same picture for {self._limits.frozen:g} s") if session.frames else Failed("still the same picture")
 
@@ -213,7 +230,7 @@ class LiveSource(BaseSource):
     def _note_lost(self, reason: str, ever: bool) -> None:
         """Say it once an outage. Raises SourceError for a source that never was there, unless that is waited for."""
         if not ever and not self.patient:
-            raise SourceError(reason if reason.startswith(self.name) else f"{self.name}: {reason}")
+            raise SourceError(f"{self.name}: {reason}")
         if self._lost_s is None:
             self._lost_s = time.monotonic()
             self.note("source-lost", f"{reason}; trying again until it is back")

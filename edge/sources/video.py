@@ -26,6 +26,7 @@ class VideoSource(BaseSource):
         super().__init__(str(path))
         self._path = path
         self._capture: cv2.VideoCapture | None = None
+        self._reading = False
 
     def open(self) -> None:
         """Open the file and read its rate. Raises SourceError."""
@@ -41,21 +42,29 @@ class VideoSource(BaseSource):
         self._capture = capture
 
     def close(self) -> None:
-        """Release the decoder."""
-        if self._capture is not None:
+        """Release the decoder, unless somebody reads: then he does, for its memory must not go in the middle of it."""
+        if self._capture is not None and not self._reading:
             self._capture.release()
 
     def frames(self) -> Iterator[Frame]:
         """Every frame. Raises CaptureError after the last one that could be decoded, if the file is cut short."""
         assert self._capture is not None, "enter the source before iterating"
+        self._reading = True
+        try:
+            yield from self._decoded(self._capture)
+        finally:
+            self._reading = False
+            self._capture.release()
+
+    def _decoded(self, capture: cv2.VideoCapture) -> Iterator[Frame]:
         pool, shape = Pool(), (1, 1, 3)
         sequence = 0
         while not self.stopped:
             started_s = time.monotonic()
-            if not self._capture.grab():
+            if not capture.grab():
                 self._check_end(sequence)
                 return
-            there, image = self._capture.retrieve(pool.take(shape))
+            there, image = capture.retrieve(pool.take(shape))
             captured_s = time.monotonic()
             if not there:
                 self._check_end(sequence)

@@ -135,6 +135,13 @@ def _unplug_silent(running: Running) -> None:
     unplug()
 
 
+def _unplug_stopped(running: Running) -> None:
+    """Its reader does not wake up and close it; while the old node is open, the camera would come back under a new name."""
+    _signal_reader(signal.SIGSTOP)(running)
+    time.sleep(0.5)
+    unplug()
+
+
 def faults() -> list[Fault]:
     """All of them, in an order in which a run meets them."""
     other = OtherProgram()
@@ -157,5 +164,6 @@ def faults() -> list[Fault]:
         Fault("taken by another program", other.take, other.let_go, 3.0),
         Fault("a second opener", second_opener, share=1.0, notice=None),
         Fault("unplugged while silent", _unplug_silent, plug_in, 1.0, takes_both=True),
+        Fault("unplugged, reader stopped", _unplug_stopped, plug_in, 1.0, takes_both=True),
         Fault("unplugged thrice", _flap, plug_in, 1.0, takes_both=True),
     ]

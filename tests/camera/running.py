@@ -95,7 +95,8 @@ class Running:
 
     def fork_server(self) -> int:
         """The process id of the server that readers are forked from."""
-        [server] = [child for child in _children(self.process.pid) if b"edge.capture.forkserver" in _command_line(child)]
+        children = {child: _content(Path(f"/proc/{child}/cmdline")) for child in _children(self.process.pid)}
+        [server] = [child for child, command in children.items() if b"edge.capture.forkserver" in command]
         return server
 
     def reader_of(self, camera: int) -> int:
@@ -142,16 +143,15 @@ def errors(said: Iterable[str]) -> list[str]:
 
 
 def _children(process: int) -> list[int]:
-    try:
-        return [int(child) for child in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
-    except OSError:  # it has ended
-        return []
+    """Of all its threads: the kernel keeps one list for each."""
+    texts = [_content(task / "children") for task in _listed(Path(f"/proc/{process}/task"))]
+    return [int(child) for text in texts for child in text.split()]
 
 
-def _command_line(process: int) -> bytes:
+def _content(path: Path) -> bytes:
     try:
-        return Path(f"/proc/{process}/cmdline").read_bytes()
-    except OSError:
+        return path.read_bytes()
+    except OSError:  # its process has ended
         return b""
 
 

@@ -53,7 +53,7 @@ class Outcome:
 
 def test_one_run_survives_every_fault(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     summary_path = tmp_path / "summary.json"
-    outcomes = []
+    outcomes: list[Outcome] = []
     try:
         unplug()
         with edge_run("--camera", "0", "--camera", "1", "--summary", str(summary_path)) as running:
@@ -64,8 +64,7 @@ def test_one_run_survives_every_fault(tmp_path: Path, capsys: pytest.CaptureFixt
             assert negotiated(0).startswith("640x480 ")
             assert negotiated(0) in running.notices(ZERO)[1].event["text"]
             usual_fps = _frames_per_second(running, 4.0)
-            for fault in faults():
-                outcomes.append(_survive(running, fault, usual_fps))
+            outcomes.extend(_survive(running, fault, usual_fps) for fault in faults())
             running.process.send_signal(signal.SIGTERM)
             code, said = running.finish()
     finally:
@@ -132,7 +131,7 @@ def _survive(running: Running, fault: Fault, usual_fps: tuple[float, float]) -> 
     stayed = [line for line in running.frames(ZERO, since) if back_s <= line.arrived_s < until_s]
     if len(stayed) < 0.6 * usual_fps[0] * STAYS_S:
         problems.append(f"only {len(stayed)} frames within {STAYS_S:g} s of its return")
-    if not fault.takes_both and (other_fps < 0.7 * usual_fps[1] or other_gap_s > 1.0):
+    if not fault.takes_both and (other_fps < 0.7 * usual_fps[1] or other_gap_s > 1.5):
         problems.append("camera 1 suffered")
     told = tuple(line.event["text"].partition("; trying again")[0] for line in notices)
     return Outcome(fault, noticed_s, max(0.0, back_s - from_s), other_fps, other_gap_s, told, tuple(problems))
