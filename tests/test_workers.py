@@ -487,8 +487,7 @@ def test_an_opening_that_never_returns_ends_the_loop_at_once(monkeypatch: pytest
         raise EngineError("late")
 
     with (
-        working([Given(5)], model_of(Engine(fail)), reopen=Reopen(hang)) as workers,
+        working([Given(5)], model_of(Engine(fail)), reopen=Reopen(hang), stuck=never.set) as workers,
         pytest.raises(EngineError, match="opening an engine never returned; restart the board"),
     ):
         all_of(workers)
-    never.set()
