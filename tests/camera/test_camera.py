@@ -122,10 +122,10 @@ def _survive(running: Running, fault: Fault, usual_fps: tuple[float, float]) -> 
         problems.append(f"not back within {fault.back_s:g} s")
     if max(line.event["age_ms"] for line in back) > 1000:
         problems.append("came back with an old frame")
-    lasting_s = lifting_s - injected_s - IN_FLIGHT_S
-    for name in names if lasting_s > 0 else ():
-        shown = [line for line in running.frames(name, since) if injected_s + IN_FLIGHT_S < line.at_s < lifting_s]
-        share = len(shown) / (lasting_s * usual_fps[0])
+    first_s, last_s = injected_s + IN_FLIGHT_S, lifting_s if fault.lift is not None else from_s
+    for name in names if first_s < last_s else ():
+        shown = [line for line in running.frames(name, since) if first_s < line.at_s < last_s]
+        share = len(shown) / ((last_s - first_s) * usual_fps[0])
         if abs(share - fault.share) > fault.share * 0.5:
             problems.append(f"{share:.0%} of the frames of {name} while it lasted")
     stayed = [line for line in running.frames(ZERO, since) if back_s <= line.arrived_s < until_s]
