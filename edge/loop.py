@@ -74,7 +74,8 @@ def run(
     failure: EdgeError | None = None
     with Intake(sources, lambda number, frame: scenes[number].look(frame), max_frames) as intake:
         live = any(source.live for source in sources)
-        count = model.engine.lanes + (not live)  # one more prepares while the others infer; a live frame would age
+        # one more than infer prepares meanwhile, unless others do; a live frame would only age
+        count = model.engine.lanes if live else max(2, model.engine.lanes)
         workers = Workers(intake, model, count, task_of=tasks, reopen=reopen, deadline_s=deadline_s)
         try:
             for seen in workers.results():

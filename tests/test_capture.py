@@ -183,7 +183,7 @@ def test_one_that_is_waited_for() -> None:
         threading.Timer(0.5, source.stop).start()
         assert list(source) == []
     assert kinds(source) == ["source-lost"]  # once, not once an attempt
-    assert source.notices[0].text == "is not there; trying again until it is back"
+    assert source.notices[0].text == "is not there; trying again until it is there"
 
 
 def test_one_that_goes_and_is_plugged_in_again() -> None:

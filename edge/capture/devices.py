@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Callable
 from typing import Protocol
+from urllib.parse import urlsplit
 
 import cv2
 import msgspec
@@ -16,6 +17,8 @@ from edge.types import UInt8
 
 LOW_LATENCY = "rtsp_transport;tcp|fflags;nobuffer|flags;low_delay|fpsprobesize;0"
 """For FFmpeg: whole pictures rather than torn ones (TCP), none kept back to smooth the rate or to learn it."""
+CLOCKED = ("rtsp", "rtsps", "rtmp", "srt")
+"""Schemes whose streams carry the camera's own clock."""
 OPEN_MS, READ_MS = 10_000, 600_000
 """FFmpeg's own deadlines, behind the supervisor's, which kills sooner."""
 
@@ -99,13 +102,15 @@ class StreamDevice:
             raise SourceError("cannot be opened: nothing answers there, or not with a video; try it with ffprobe")
         self.size_wh, self.fps = _size_and_rate(self._capture)
         self.text = _words(self._capture)
-        self._clock = StreamClock()
+        # over HTTP there is often no clock: FFmpeg then counts frames at a rate that it has made up
+        self._clock = StreamClock() if urlsplit(spec.address).scheme in CLOCKED else None
 
     def grab(self) -> float | None:
-        """The time at which it would have arrived without delay (see StreamClock)."""
+        """The time at which it would have arrived without delay (see StreamClock); over HTTP, that of its arrival."""
         if not self._capture.grab():
             return None
-        return self._clock.captured_s(self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1e3, time.monotonic())
+        now_s = time.monotonic()
+        return now_s if self._clock is None else self._clock.captured_s(self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1e3, now_s)
 
     def retrieve(self, into: UInt8) -> bool:
         """Convert it straight into `into`."""

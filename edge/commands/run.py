@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 NAME = "edge-run"
 say = speaker(NAME)
 M_ARENA_MAX = -8
+SAID_AFTER_S = 2.0
 
 
 @click.command(NAME, cls=OneLineCommand, context_settings=SETTINGS)
@@ -86,7 +87,7 @@ def main(**given: Any) -> int:
         sinks = open_sinks(options, sources, say)
         stack.callback(_close_all, sinks)
         running = f"{model.name} {model.variant.name} on {model.engine.name}, {_share(model)}"
-        say(f"{running}, reading {', '.join(source.name for source in sources)}; Ctrl-C ends it")
+        say(f"{running}, reading {_numbered(sources)}; Ctrl-C ends it")
         tally, service = Tally(), Service()
         events = run(
             sources,
@@ -145,6 +146,11 @@ def _close_all(sinks: Sequence[Sink]) -> None:
     closing = [threading.Thread(target=sink.close, name="closing", daemon=True) for sink in sinks]
     for thread in closing:
         thread.start()
+    until_s = time.monotonic() + SAID_AFTER_S
+    for thread in closing:
+        thread.join(max(0.0, until_s - time.monotonic()))
+    if any(thread.is_alive() for thread in closing):
+        say("delivering what the sinks still hold; a second Ctrl-C ends it at once")
     for thread in closing:
         thread.join()
 
@@ -158,6 +164,13 @@ def _model(options: RunOptions, bundle: Bundle, lives: bool) -> tuple[Model, Reo
     model = open_model(bundle, board=board, variant=options.variant, threads=threads // lanes, spin=spin, lanes=lanes, say=say)
     engine_options = EngineOptions(threads // lanes, spin, lanes=lanes)
     return model, Reopener(bundle, engine_options, board, variant=options.variant)
+
+
+def _numbered(sources: Sequence[Source]) -> str:
+    """Their names, with the numbers that `--mask` and `--roi` go by where there are several."""
+    if len(sources) == 1:
+        return sources[0].name
+    return ", ".join(f"{number}: {source.name}" for number, source in enumerate(sources, 1))
 
 
 def _share(model: Model) -> str:

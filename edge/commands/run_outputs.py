@@ -67,7 +67,7 @@ def open_sinks(options: RunOptions, sources: Sequence[Source], say: Callable[[st
     if options.video is not None:
         from edge.sinks.video import VideoSink
 
-        add(VideoSink(options.video, sources[0].fps, say), "video")
+        add(VideoSink(options.video, sources[0].fps, say, sources[0].name), "video")
     if options.webhook is not None:
         from edge.sinks.webhook import WebhookSink
 

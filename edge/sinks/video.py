@@ -27,13 +27,15 @@ FONT = cv2.FONT_HERSHEY_SIMPLEX
 class VideoSink:
     """Writes one annotated frame a local event; a late answer of the cloud is shown for a second's worth of frames.
 
-    Of several sources, the one whose frame comes first is shown; the others are not, which is said once. Frames that are
-    not in the finished file, because the disk was full, are counted in `lost` and said at the end.
+    Of several sources `source` is shown, or the one whose frame comes first; the others are not, which is said once.
+    Frames that are not in the finished file, because the disk was full, are counted in `lost` and said at the end.
     """
 
     wants_images = True
 
-    def __init__(self, target: str, fps: float | None, say: Callable[[str], None] = lambda line: None) -> None:
+    def __init__(
+        self, target: str, fps: float | None, say: Callable[[str], None] = lambda line: None, source: str | None = None
+    ) -> None:
         self.lost = 0
         self._say = say
         self._written = 0
@@ -42,7 +44,7 @@ class VideoSink:
         self._writer: cv2.VideoWriter | None = None
         self._size_wh = (0, 0)
         self._revision: Event | None = None
-        self._source: str | None = None
+        self._source = source
         self._others_said = False
         if self._path.suffix.lower() not in CODECS:
             raise UsageError(f"--video {target}: give a name ending in {', '.join(CODECS)}")

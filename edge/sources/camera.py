@@ -56,6 +56,7 @@ def stream_source(url: str, wish: Wish) -> LiveSource:
     """rtsp://, http:// and their kin. Its name hides the password; a server that is away is waited for."""
     try:
         parts = urlsplit(url)
+        parts.port  # noqa: B018 -- it is read only when asked for
     except ValueError as error:
         raise UsageError(f"--source {url.partition(':')[0]}://...: is no URL: {error}") from None
     if not parts.hostname:

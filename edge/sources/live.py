@@ -25,6 +25,8 @@ from edge.types import Frame, UInt8
 SLOTS = 12
 """Pictures that may be under way: in the loop, in the queues of sinks and on their way to the cloud."""
 STOP_WITHIN_S = 0.1
+HINT = "; try --source demo"
+"""For somebody who begins; not for a board that waits."""
 SETTLE_S = 2.0
 """A reader's first pictures may be those that froze, as a dark one: it has this long to show another."""
 HEALTHY_S = 5.0
@@ -233,7 +235,7 @@ class LiveSource(BaseSource):
             raise SourceError(f"{self.name}: {reason}")
         if self._lost_s is None:
             self._lost_s = time.monotonic()
-            self.note("source-lost", f"{reason}; trying again until it is back")
+            self.note("source-lost", f"{reason.removesuffix(HINT)}; trying again until it is {'back' if ever else 'there'}")
 
     def _pause(self, seconds: float) -> None:
         until_s = time.monotonic() + seconds
