@@ -701,3 +701,20 @@ def test_no_frame_is_from_the_future() -> None:
     random, clock = np.random.default_rng(0), StreamClock(window_s=1.0)
     frames = [(float(random.choice([n / 10, 0.0, n])), 1000 + n / 10 + float(random.random())) for n in range(2000)]
     assert min(ages(clock, frames)) >= 0
+
+
+def test_a_silent_device_whose_node_has_gone_is_given_up_at_once() -> None:
+    """A reader that holds the old node would make the device come back under another name."""
+    gone: list[str] = []
+    limits = Limits(stalled=20.0, reading=30.0)
+    spec = DeviceSpec("faulty", "hang:3")
+    source = LiveSource("x", spec, limits=limits, missing=lambda: gone[0] if gone else None)
+    with source:
+        frames = iter(source)
+        for _ in range(3):
+            next(frames)
+        gone.append("its node is gone")
+        threading.Timer(1.5, source.stop).start()
+        assert list(frames) == []
+    assert [notice.kind for notice in source.notices] == ["source-open", "source-lost"]
+    assert "its node is gone" in source.notices[-1].text
