@@ -20,7 +20,7 @@ from contextlib import suppress
 
 import msgspec
 
-from edge.capture.reader import ReaderSpec, read
+from edge.capture.reader import STARTED_KIND, ReaderSpec, read
 
 READERS_REAPED_EVERY_S = 1.0
 ENDS_WITHIN_S = 0.3
@@ -182,6 +182,7 @@ def _read_and_exit(spec: ReaderSpec, link: socket.socket, server: int) -> None:
         if sys.platform == "linux":
             ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() == server:
+            link.send(bytes([STARTED_KIND]))
             read(spec, link)
     finally:
         os._exit(0)

@@ -26,6 +26,8 @@ from edge.types import UInt8
 FRAME = struct.Struct("<BIdfII")
 """FRAME_KIND, slot, capture time (monotonic s), capture ms, frames dropped for want of a slot, checksum of the picture."""
 FRAME_KIND = 1
+STARTED_KIND = 3
+"""The reader runs: a message of this byte alone, before it opens its device."""
 STARVED = struct.Struct("<BI")
 """STARVED_KIND, frames dropped for want of a slot: the device delivers, and nobody gives slots back."""
 STARVED_KIND = 2

@@ -63,7 +63,7 @@ def report(summary: Summary, path: str | None, say: Callable[[str], None]) -> No
     """Say the summary in a few lines, and write it whole where it was asked for."""
     if summary.frames:
         _say_summary(summary, say)
-    else:
+    elif summary.ended.startswith("ended by"):  # by a signal; an error has a line of its own
         say(f"no frames; {summary.ended}")
     if summary.events_lost:
         say(f"{summary.events_lost} events or video frames could not be written and are lost")

@@ -17,7 +17,17 @@ import msgspec
 from edge.buffers import leased
 from edge.capture.devices import DeviceSpec
 from edge.capture.forkserver import FORK_SERVER
-from edge.capture.reader import FRAME, FRAME_KIND, STARVED, STARVED_KIND, Failed, Opened, ReaderSpec, slot_pictures
+from edge.capture.reader import (
+    FRAME,
+    FRAME_KIND,
+    STARTED_KIND,
+    STARVED,
+    STARVED_KIND,
+    Failed,
+    Opened,
+    ReaderSpec,
+    slot_pictures,
+)
 from edge.errors import SourceError
 from edge.sources.base import BaseSource
 from edge.types import Frame, UInt8
@@ -29,6 +39,8 @@ HINT = "; try --source demo"
 """For somebody who begins; not for a board that waits."""
 SETTLE_S = 2.0
 """A reader's first pictures may be those that froze, as a dark one: it has this long to show another."""
+LOADING_S = 60.0
+"""For the server to load OpenCV, once, on a small board that boots."""
 HEALTHY_S = 5.0
 """A reader that delivered for this long had been well: the next pause is the shortest again."""
 
@@ -57,6 +69,7 @@ class _Session:
     link: socket.socket
     begun_s: float
     fresh_s: float
+    started: bool = False
     opened: Opened | None = None
     opened_s: float = 0.0
     pictures: list[UInt8] = field(default_factory=list)
@@ -154,6 +167,9 @@ class LiveSource(BaseSource):
             if message[0] == STARVED_KIND:  # whoever holds all pictures is slow, the device is well
                 self._alive(session, STARVED.unpack(message)[1])
                 continue
+            if message[0] == STARTED_KIND:  # until then OpenCV was loading, which is no fault of the device
+                session.started, session.fresh_s = True, time.monotonic()
+                continue
             if message[0] != FRAME_KIND:
                 said = msgspec.json.decode(message, type=Opened | Failed)
                 if isinstance(said, Failed):
@@ -211,6 +227,8 @@ class LiveSource(BaseSource):
         silent_s = time.monotonic() - session.fresh_s
         what = "no frame" if session.opened else "no answer"
         slow_s = 10 / self.fps if self.fps else 0.0
+        if not session.started:
+            return Failed(f"no reader for {silent_s:.0f} s") if silent_s > LOADING_S else None
         if silent_s > (max(self._limits.reading, slow_s) if session.frames else max(self._limits.opening, slow_s)):
             return Failed(f"{what} for {silent_s:.0f} s")
         if silent_s > max(self._limits.stalled, slow_s / 3) and not session.stalled:
