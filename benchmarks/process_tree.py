@@ -15,6 +15,7 @@ import threading
 import time
 from bisect import bisect_left
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 PR_SET_CHILD_SUBREAPER = 36
@@ -95,6 +96,17 @@ def children(parent: int) -> set[int]:
     return {pid for pid, its_parent in _parents().items() if its_parent == parent}
 
 
+def descendants(ancestor: int, strangers: AbstractSet[int] = frozenset()) -> set[int]:
+    """The process ids of its children, of theirs and so on, but for `strangers` and what came of them."""
+    parents = _parents()
+    family: set[int] = set()
+    generation = {ancestor}
+    while generation:
+        generation = {pid for pid, parent in parents.items() if parent in generation} - strangers - family
+        family |= generation
+    return family
+
+
 def _parents() -> dict[int, int]:
     parents = {}
     for name in os.listdir("/proc") if os.path.isdir("/proc") else []:
@@ -134,9 +146,5 @@ class _MemorySampler:
 
     def _sample(self) -> None:
         while not self._end.wait(SAMPLE_S):
-            parents = _parents()
-            family = generation = {os.getpid()}
-            while generation:
-                generation = {pid for pid, parent in parents.items() if parent in generation} - self._strangers - family
-                family = family | generation
-            self.peak_mb = max(self.peak_mb, sum(_pss_mb(pid) for pid in family - {os.getpid()}))
+            family = descendants(os.getpid(), self._strangers)
+            self.peak_mb = max(self.peak_mb, sum(_pss_mb(pid) for pid in family))

@@ -26,6 +26,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from process_tree import descendants
 
 EDGE_RUN = Path(sys.executable).with_name("edge-run")
 FAULTS = ("close", "hang", "reset", "repeat", "resize")
@@ -105,19 +106,6 @@ def private_mb(process: int) -> float:
     except OSError:
         return 0.0
     return sum(int(line.split()[1]) for line in lines if line.startswith("Private_")) / 1024
-
-
-def descendants(process: int) -> list[int]:
-    """Its living children and theirs."""
-    found: list[int] = []
-    for task in Path(f"/proc/{process}/task").glob("*/children"):
-        try:
-            children = [int(child) for child in task.read_text().split()]
-        except OSError:
-            continue
-        for child in children:
-            found += [child, *descendants(child)]
-    return found
 
 
 def soak(minutes: float, work: Path) -> tuple[list[Sample], dict[str, object]]:

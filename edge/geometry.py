@@ -32,29 +32,27 @@ def prepare(frame: Frame, spec: InputGeometry) -> Tensor:
     """A frame as a model's input: fitted, in the card's colour order, uint8 [1, spec.height, spec.width, 3], leased."""
     data = POOL.take((1, spec.height, spec.width, 3))
     if spec.color == "bgr":
-        return Tensor(data, _fit(frame.image, spec, data[0]))
-    picture = POOL.take((spec.height, spec.width, 3))
-    geometry = _fit(frame.image, spec, picture)
+        return Tensor(data, fit(frame.image, spec, data[0])[1])
+    picture, geometry = fit(frame.image, spec, POOL.take((spec.height, spec.width, 3)))
     cv2.cvtColor(picture, cv2.COLOR_BGR2RGB, dst=data[0])
     return Tensor(data, geometry)
 
 
-def fit(image: UInt8, spec: InputGeometry) -> tuple[UInt8, Geometry]:
-    """Resize a BGR picture [h, w, 3] as `spec` says; the picture [spec.height, spec.width, 3] still BGR, and its geometry."""
-    picture = np.empty((spec.height, spec.width, 3), np.uint8)
-    return picture, _fit(image, spec, picture)
+def fit(image: UInt8, spec: InputGeometry, into: UInt8 | None = None) -> tuple[UInt8, Geometry]:
+    """Resize a BGR picture [h, w, 3] as `spec` says; the picture [spec.height, spec.width, 3] still BGR, and its geometry.
 
-
-def _fit(image: UInt8, spec: InputGeometry, into: UInt8) -> Geometry:
+    The picture is `into`, where that is given.
+    """
+    picture = np.empty((spec.height, spec.width, 3), np.uint8) if into is None else into
     if spec.resize == "letterbox":
-        return _letterbox(image, spec, into)
+        return picture, _letterbox(image, spec, picture)
     size_wh = (image.shape[1], image.shape[0])
     x, y, width, height = 0, 0, *size_wh
     if spec.resize == "crop":
         x, y, width, height = crop_box(size_wh, (spec.width, spec.height), spec.crop_fraction)
     scale = (spec.width / width, spec.height / height)
-    _resize(image[y : y + height, x : x + width], into, spec)
-    return Geometry(scale, (-x * scale[0], -y * scale[1]), size_wh)
+    _resize(image[y : y + height, x : x + width], picture, spec)
+    return picture, Geometry(scale, (-x * scale[0], -y * scale[1]), size_wh)
 
 
 def _letterbox(image: UInt8, spec: InputGeometry, into: UInt8) -> Geometry:

@@ -7,7 +7,6 @@ Four things go on side by side: each source is read (edge.intake), frames are pr
 from __future__ import annotations
 
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -86,16 +85,12 @@ def run(
                     yield event
                     event = None  # what is not referred to any more can be used again
                 seen = None
-                for source in sources:
-                    yield from _taken(source.notices)
-                yield from _taken(workers.notices)
+                yield from _notices(sources, workers)
                 if offloader is not None:
                     yield from (_revision(answer, clock()) for answer in offloader.answers())
         except EdgeError as error:
             failure = error  # what the cloud still owes us comes first
-    for source in sources:
-        yield from _taken(source.notices)
-    yield from _taken(workers.notices)
+    yield from _notices(sources, workers)
     if offloader is not None:
         yield from (_revision(answer, clock()) for answer in offloader.drain(DRAIN_S))
     if failure is None and intake.failures:
@@ -148,9 +143,10 @@ def _event(seen: Seen, scene: Scene, clock: Callable[[], float], wall_clock: Cal
     )
 
 
-def _taken(notices: deque[Notice]) -> Iterator[Notice]:
-    while notices:
-        yield notices.popleft()
+def _notices(sources: Sequence[Source], workers: Workers) -> Iterator[Notice]:
+    for notices in [*(source.notices for source in sources), workers.notices]:
+        while notices:
+            yield notices.popleft()
 
 
 def _offload(event: Event, offloader: Offloader, policy: Policy) -> Event:

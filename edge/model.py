@@ -40,6 +40,11 @@ def preference(variants: Sequence[Variant], machine: str) -> list[Variant]:
     return sorted(variants, key=rank)
 
 
+def runnable(variants: Sequence[Variant], machine: str) -> list[Variant]:
+    """Those whose engine is installed, in order of preference."""
+    return preference([variant for variant in variants if installed(variant.engine)], machine)
+
+
 def open_model(
     bundle: Bundle,
     *,
@@ -61,11 +66,10 @@ def open_model(
     options = EngineOptions(threads or board.threads, board.spin if spin is None else spin, exact, lanes)
     if variant:
         return load_variant(bundle, bundle.card.variant(variant), options)
-    here = [candidate for candidate in bundle.card.variants if installed(candidate.engine)]
-    if not here:
+    candidates = runnable(bundle.card.variants, board.machine)
+    if not candidates:
         engines = " or ".join(sorted({f"'edge-run[{candidate.engine}]'" for candidate in bundle.card.variants}))
         raise EngineError(f"{bundle.where}: no engine for any of its variants is installed; pip install {engines}")
-    candidates = preference(here, board.machine)
     refusals: list[EdgeError] = []
     for candidate in candidates:
         try:
@@ -89,8 +93,7 @@ class Reopener:
     ) -> None:
         self._bundle, self._options = bundle, options
         card = bundle.card
-        here = [candidate for candidate in card.variants if installed(candidate.engine)]
-        self._left = [card.variant(variant)] if variant else preference(here, board.machine)
+        self._left = [card.variant(variant)] if variant else runnable(card.variants, board.machine)
         self._attempts = attempts
         self._opened_s: dict[str, deque[float]] = {}
 

@@ -200,7 +200,7 @@ class Offloader:
             )
             data = self._read(response)
         except urllib3.exceptions.HTTPError as error:
-            raise OffloadError(f"{self._root}: {_plain(error, self._timeout_s)}") from None
+            raise OffloadError(f"{self._root}: {in_words(error, self._timeout_s)}") from None
         if response.status == 404:
             hint = f"name the model with --offload {self._root}/v2/models/NAME"
             raise OffloadError(f"{self._root}: no model {self._model} there ({_server_message(data)}); {hint}")
@@ -255,7 +255,8 @@ def _parse(url: str, model: str) -> tuple[str, str]:
     return f"{parts.scheme}://{parts.netloc}{path.rstrip('/')}", name or model
 
 
-def _plain(error: urllib3.exceptions.HTTPError, timeout_s: float) -> str:
+def in_words(error: urllib3.exceptions.HTTPError, timeout_s: float) -> str:
+    """What kept a request from being answered, in a few words; `timeout_s` is the deadline that it had."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, ssl.SSLError):

@@ -718,3 +718,10 @@ def test_a_silent_device_whose_node_has_gone_is_given_up_at_once() -> None:
         assert list(frames) == []
     assert [notice.kind for notice in source.notices] == ["source-open", "source-lost"]
     assert "its node is gone" in source.notices[-1].text
+
+
+def test_a_device_that_says_its_name_is_not_named_twice() -> None:
+    source = LiveSource("picamera:0", DeviceSpec("faulty", "absent"))
+    with pytest.raises(SourceError) as error:
+        source._note_lost("picamera:0: no such camera", ever=False)
+    assert str(error.value) == "picamera:0: no such camera"

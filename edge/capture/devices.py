@@ -70,8 +70,7 @@ class V4l2Device:
             self._capture.set(cv2.CAP_PROP_FRAME_HEIGHT, spec.size_wh[1])
         if spec.fps:
             self._capture.set(cv2.CAP_PROP_FPS, spec.fps)
-        self.size_wh, self.fps = _size_and_rate(self._capture)
-        self.text = _words(self._capture)
+        self.size_wh, self.fps, self.text = _negotiated(self._capture)
 
     def grab(self) -> float | None:
         """The driver's own time of the frame, where it is on the monotonic clock as most are."""
@@ -100,8 +99,7 @@ class StreamDevice:
         self._capture = cv2.VideoCapture(spec.address, cv2.CAP_FFMPEG, settings)
         if not self._capture.isOpened():
             raise SourceError("cannot be opened: nothing answers there, or not with a video; try it with ffprobe")
-        self.size_wh, self.fps = _size_and_rate(self._capture)
-        self.text = _words(self._capture)
+        self.size_wh, self.fps, self.text = _negotiated(self._capture)
         # over HTTP there is often no clock: FFmpeg then counts frames at a rate that it has made up
         self._clock = StreamClock() if urlsplit(spec.address).scheme in CLOCKED else None
 
@@ -146,24 +144,20 @@ class StreamClock:
         return stream_s + min(self._before, self._now)
 
 
-def _size_and_rate(capture: cv2.VideoCapture) -> tuple[tuple[int, int], float | None]:
-    rate = capture.get(cv2.CAP_PROP_FPS)
+def _negotiated(capture: cv2.VideoCapture) -> tuple[tuple[int, int], float | None, str]:
+    """Size, rate (where it is told) and, in words with the format, both of them, of an open capture."""
     size_wh = int(capture.get(cv2.CAP_PROP_FRAME_WIDTH)), int(capture.get(cv2.CAP_PROP_FRAME_HEIGHT))
-    return size_wh, rate if 0 < rate < 1000 else None
+    rate = capture.get(cv2.CAP_PROP_FPS)
+    fps = rate if 0 < rate < 1000 else None
+    code = int(capture.get(cv2.CAP_PROP_FOURCC))
+    pixels = "".join(chr(code >> shift & 0xFF) for shift in (0, 8, 16, 24)).strip("\0 ")
+    parts = [f"{size_wh[0]}x{size_wh[1]}", pixels if pixels.isprintable() else "", f"{fps:g} frames/s" if fps else ""]
+    return size_wh, fps, " ".join(filter(None, parts))
 
 
 def _retrieve(capture: cv2.VideoCapture, into: UInt8) -> bool:
     there, image = capture.retrieve(into)
     return there and image is into  # another array: of another size
-
-
-def _words(capture: cv2.VideoCapture) -> str:
-    """Size, format and rate of an open capture, in words."""
-    (width, height), fps = _size_and_rate(capture)
-    code = int(capture.get(cv2.CAP_PROP_FOURCC))
-    pixels = "".join(chr(code >> shift & 0xFF) for shift in (0, 8, 16, 24)).strip("\0 ")
-    parts = [f"{width}x{height}", pixels if pixels.isprintable() else "", f"{fps:g} frames/s" if fps else ""]
-    return " ".join(filter(None, parts))
 
 
 def _open_gstreamer(spec: DeviceSpec) -> Device:

@@ -7,7 +7,6 @@ touches a device, so that it cannot hang; it ends, and its readers with it, when
 from __future__ import annotations
 
 import atexit
-import ctypes
 import os
 import select
 import signal
@@ -16,15 +15,16 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 
 import msgspec
 
+from edge.capture.lifetime import dying_with
 from edge.capture.reader import STARTED_KIND, ReaderSpec, read
 
 READERS_REAPED_EVERY_S = 1.0
 ENDS_WITHIN_S = 0.3
-PR_SET_PDEATHSIG = 1
 
 
 class Open(msgspec.Struct, frozen=True, tag="open"):
@@ -123,11 +123,10 @@ def serve(control: socket.socket) -> None:
     """Fork and kill as told until `control` ends."""
     readers: dict[int, int] = {}  # number → process id; a process is only reaped here, so that its id stays its own
     decoder = msgspec.json.Decoder(Open | Kill)
+    die_too = dying_with(os.getpid())
     while True:
         ready, _, _ = select.select([control], [], [], READERS_REAPED_EVERY_S)
-        for number, process in list(readers.items()):
-            if os.waitpid(process, os.WNOHANG)[0]:
-                del readers[number]
+        _reap(readers)
         if not ready:
             continue
         message, descriptors, _, _ = socket.recv_fds(control, 65536, 1)
@@ -139,7 +138,6 @@ def serve(control: socket.socket) -> None:
                 os.kill(readers[request.number], signal.SIGKILL)
             continue
         link = socket.socket(fileno=descriptors[0])
-        server = os.getpid()
         if not _ended(readers, request.after):
             link.close()
             continue
@@ -150,40 +148,40 @@ def serve(control: socket.socket) -> None:
             continue
         if process == 0:
             control.close()
-            _read_and_exit(request.reader, link, server)
+            _read_and_exit(request.reader, link, die_too)
         link.close()
         readers[request.number] = process
     for process in readers.values():
         os.kill(process, signal.SIGKILL)
     until_s = time.monotonic() + 0.5
     while readers and time.monotonic() < until_s:  # their CPU time is accounted for when they are waited for
-        for number, process in list(readers.items()):
-            if os.waitpid(process, os.WNOHANG)[0]:
-                del readers[number]
+        _reap(readers)
         time.sleep(0.005)
+
+
+def _reap(readers: dict[int, int]) -> None:
+    """Forget those that have ended."""
+    for number, process in list(readers.items()):
+        if os.waitpid(process, os.WNOHANG)[0]:
+            del readers[number]
 
 
 def _ended(readers: dict[int, int], number: int) -> bool:
     """Whether that reader has ended; one that was killed gets a moment for it."""
     until_s = time.monotonic() + ENDS_WITHIN_S
-    while number in readers:
-        if os.waitpid(readers[number], os.WNOHANG)[0]:
-            del readers[number]
-        elif time.monotonic() > until_s:
-            return False
-        else:
-            time.sleep(0.002)
-    return True
+    _reap(readers)
+    while number in readers and time.monotonic() < until_s:
+        time.sleep(0.002)
+        _reap(readers)
+    return number not in readers
 
 
-def _read_and_exit(spec: ReaderSpec, link: socket.socket, server: int) -> None:
+def _read_and_exit(spec: ReaderSpec, link: socket.socket, die_too: Callable[[], None]) -> None:
     """The child's whole life; it ends without the interpreter's clean-up, which is the server's."""
     try:
-        if sys.platform == "linux":
-            ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() == server:
-            link.send(bytes([STARTED_KIND]))
-            read(spec, link)
+        die_too()
+        link.send(bytes([STARTED_KIND]))
+        read(spec, link)
     finally:
         os._exit(0)
 

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import re
 import select
 import shlex
 import shutil
-import signal
 import subprocess
 import time
 from collections import deque
-from collections.abc import Callable
 from contextlib import suppress
 from fcntl import F_SETPIPE_SZ, fcntl
 from typing import NamedTuple
@@ -20,6 +17,7 @@ from typing import NamedTuple
 import numpy as np
 
 from edge.capture.devices import StreamClock
+from edge.capture.lifetime import dying_with
 from edge.errors import CaptureError, SourceError, one_line
 from edge.types import UInt8
 
@@ -37,7 +35,6 @@ RATE = re.compile(r"framerate=\(fraction\)(\d+)/(\d+)")
 CHAIN = re.compile(
     rf"GstIdentity:{REPORTER}: last-message = chain .*?\((\d+) bytes, dts: [^,]+, pts: (?:none|(\d+):(\d+):([\d.]+)),"
 )
-PR_SET_PDEATHSIG = 1
 
 
 class _Told(NamedTuple):
@@ -253,7 +250,7 @@ def _launch(program: str, arguments: list[str]) -> tuple[subprocess.Popen[bytes]
             pass_fds=(into,),
             env=os.environ | {"LC_ALL": "C", "GST_DEBUG_NO_COLOR": "1"},  # its words are read
             start_new_session=True,  # Ctrl-C is for edge-run, which then ends this one
-            preexec_fn=_dying_with(os.getpid()),  # the reader process has one thread
+            preexec_fn=dying_with(os.getpid()),  # the reader process has one thread
         )
     except OSError as error:
         os.close(frames)
@@ -261,15 +258,3 @@ def _launch(program: str, arguments: list[str]) -> tuple[subprocess.Popen[bytes]
     finally:
         os.close(into)
     return process, frames
-
-
-def _dying_with(parent: int) -> Callable[[], None]:
-    """What makes a child end when `parent` does, however that ends."""
-    libc = ctypes.CDLL(None)
-
-    def ask() -> None:
-        libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:
-            os._exit(1)
-
-    return ask

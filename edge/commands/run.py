@@ -66,10 +66,11 @@ def main(**given: Any) -> int:
         sources = _sources(options)
         stack.callback(FORK_SERVER.close)
         check_targets(options)
-        if any(source.live for source in sources):
+        live = any(source.live for source in sources)
+        if live:
             FORK_SERVER.start()  # it loads while the model does
         bundle = open_bundle(options.model_path)
-        model, reopen = _model(options, bundle, lives=any(source.live for source in sources))
+        model, reopen = _model(options, bundle, live)
         stack.callback(lambda: model.engine.close())
 
         def reopened(failed: Model, reason: str) -> Model:
@@ -155,11 +156,11 @@ def _close_all(sinks: Sequence[Sink]) -> None:
         thread.join()
 
 
-def _model(options: RunOptions, bundle: Bundle, lives: bool) -> tuple[Model, Reopener]:
+def _model(options: RunOptions, bundle: Bundle, live: bool) -> tuple[Model, Reopener]:
     """The model, and what opens it anew. A camera's frame gets all threads at once; a file's frames get one each."""
     board = detect()
     threads = options.threads or board.threads
-    lanes = min(options.lanes or (1 if lives else threads), threads)
+    lanes = min(options.lanes or (1 if live else threads), threads)
     spin = board.spin if options.spin is None else options.spin
     model = open_model(bundle, board=board, variant=options.variant, threads=threads // lanes, spin=spin, lanes=lanes, say=say)
     engine_options = EngineOptions(threads // lanes, spin, lanes=lanes)

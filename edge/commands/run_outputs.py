@@ -11,9 +11,8 @@ from edge.commands.run_options import RunOptions
 from edge.errors import UsageError
 from edge.protocols import Sink, Source
 from edge.sinks.jsonl import JsonlSink
-from edge.sinks.queued import QueuedSink
+from edge.sinks.queued import DEPTH, QueuedSink
 
-EVENTS_WAITING = 256
 PICTURES_WAITING = 4
 """For sinks that look at pictures: each that waits holds a camera's buffer."""
 
@@ -55,7 +54,7 @@ def open_sinks(options: RunOptions, sources: Sequence[Source], say: Callable[[st
     sinks: list[Sink] = []
 
     def add(sink: Sink, name: str) -> None:
-        depth = PICTURES_WAITING if sink.wants_images else EVENTS_WAITING
+        depth = PICTURES_WAITING if sink.wants_images else DEPTH
         sinks.append(QueuedSink(sink, name, say, depth=depth, waits=waits))
 
     if options.events is not None or to_stdout:

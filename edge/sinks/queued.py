@@ -16,6 +16,7 @@ from edge.protocols import Sink
 from edge.sinks.jsonl import ReaderGoneError
 from edge.types import Event, Notice
 
+DEPTH = 256
 PATIENCE_S = 10.0
 """How long a sink that must lose nothing may stand still before it loses something after all."""
 DRAIN_S = 5.0
@@ -72,7 +73,7 @@ class QueuedSink:
         name: str,
         say: Callable[[str], None],
         *,
-        depth: int = 256,
+        depth: int = DEPTH,
         waits: bool,
         lossy: bool = False,
     ) -> None:

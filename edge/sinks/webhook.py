@@ -18,6 +18,7 @@ import urllib3
 from edge import __version__
 from edge.errors import UsageError
 from edge.events import encode_event
+from edge.offload import in_words
 from edge.types import Event, Notice
 
 TOKEN_VARIABLE = "EDGE_WEBHOOK_TOKEN"
@@ -91,7 +92,7 @@ class WebhookSink:
                 "POST", self._url, body=body, headers=headers, redirect=False, preload_content=False, decode_content=False
             )
         except urllib3.exceptions.HTTPError as error:
-            return None, 0.0, _plain(error, self._timeout_s)
+            return None, 0.0, in_words(error, self._timeout_s)
         with suppress(urllib3.exceptions.HTTPError, OSError):  # the status is all that matters
             self._finish(response)
         return response.status, _seconds(response.headers.get("Retry-After", "")), f"status {response.status}"
@@ -169,19 +170,3 @@ def _seconds(retry_after: str) -> float:
         return (then.astimezone(timezone.utc) - datetime.now(timezone.utc)).total_seconds()
     except (ValueError, OverflowError):
         return 0.0
-
-
-def _plain(error: urllib3.exceptions.HTTPError, timeout_s: float) -> str:
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, ConnectionRefusedError):
-            return "connection refused"
-        if isinstance(cause, TimeoutError | urllib3.exceptions.TimeoutError) and not isinstance(
-            cause,
-            urllib3.exceptions.NewConnectionError,  # a timeout by inheritance only
-        ):
-            return f"no answer within {timeout_s:g} s"
-        if isinstance(cause, ConnectionResetError | BrokenPipeError | urllib3.exceptions.ProtocolError):
-            return "the connection broke"
-        cause = cause.__cause__ or cause.__context__
-    return str(error).split(": ", 1)[-1]

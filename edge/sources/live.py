@@ -249,6 +249,7 @@ class LiveSource(BaseSource):
 
     def _note_lost(self, reason: str, ever: bool) -> None:
         """Say it once an outage. Raises SourceError for a source that never was there, unless that is waited for."""
+        reason = reason.removeprefix(f"{self.name}: ")  # some devices say it themselves
         if not ever and not self.patient:
             raise SourceError(f"{self.name}: {reason}")
         if self._lost_s is None:
