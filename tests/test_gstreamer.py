@@ -26,8 +26,10 @@ IDENTITY = "/GstPipeline:pipeline0/GstIdentity:edge_frames"
 
 def caps(width, height, rate="25/1"):
     words = f"video/x-raw, format=(string)BGR, width=(int){{width}}, height=(int){{height}}, framerate=(fraction){{rate}}"
-    print(f"{{IDENTITY}}.GstPad:src: caps = {{words}}, multiview-mode=(string)mono", flush=True)
-    print(f"{{IDENTITY}}.GstPad:sink: caps = {{words}}, multiview-mode=(string)mono", flush=True)
+    for plain in ",", " ", "=", "(", ")":
+        words = words.replace(plain, chr(92) + plain)
+    event = f'event   ******* (edge_frames:sink) E (type: caps (12814), GstEventCaps, caps=(GstCaps)"{{words}}";) 0x56'
+    print(f"{{IDENTITY}}: last-message = {{event}}", flush=True)
 
 def tell(size, pts="0:00:00.040000000"):
     told = f"chain   ******* (edge_frames:sink) ({{size}} bytes, dts: none, pts: {{pts}}, duration: none, offset: 0) 0x56"
@@ -43,14 +45,14 @@ def frame(number, width, height, pts="none"):
 
 @pytest.fixture
 def launch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
-    """Make the gst-launch-1.0 on the PATH a script whose body is given."""
+    """Make the first gst-launch-1.0 on the PATH a script whose body is given."""
     program = tmp_path / "bin" / "gst-launch-1.0"
     program.parent.mkdir()
 
     def write(body: str) -> None:
         program.write_text(PRELUDE + textwrap.dedent(body))
         program.chmod(0o755)
-        monkeypatch.setenv("PATH", str(program.parent))
+        monkeypatch.setenv("PATH", f"{program.parent}:/usr/bin:/bin")
 
     return write
 
@@ -215,6 +217,7 @@ def test_one_that_does_not_end_is_ended(launch: Callable[[str], None], monkeypat
     device.close()
 
 
+@pytest.mark.skipif(shutil.which("setpriv") is None, reason="setpriv of util-linux is not installed")
 def test_gst_launch_dies_with_its_reader(launch: Callable[[str], None]) -> None:
     launch("""
         caps(8, 4)

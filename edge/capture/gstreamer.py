@@ -17,7 +17,6 @@ from typing import NamedTuple
 import numpy as np
 
 from edge.capture.devices import StreamClock
-from edge.capture.lifetime import dying_with
 from edge.errors import CaptureError, SourceError, one_line
 from edge.types import UInt8
 
@@ -30,7 +29,9 @@ SAID_BYTES = 8192
 TAIL = "! queue leaky=downstream max-size-buffers=1 max-size-bytes=0 max-size-time=0 ! videoconvert ! video/x-raw,format=BGR"
 REPORTER = "edge_frames"
 """An `identity` that is not silent: on standard output, gst-launch then tells of each frame in the order of the bytes."""
-CAPS = re.compile(rf"GstIdentity:{REPORTER}\.GstPad:\w+: caps = video/x-raw.*?, width=\(int\)(\d+), height=\(int\)(\d+)(.*)")
+CAPS = re.compile(rf"GstIdentity:{REPORTER}: last-message = event .*?type: caps .*?width=\(int\)(\d+), height=\(int\)(\d+)(.*)")
+"""Told by the element, without backslashes. The pads' own `caps = ` lines are no use: when two threads notify of a property
+of one name at once, GObject merges the two (`deep-notify` is G_SIGNAL_NO_RECURSE), and one start in a hundred lacked ours."""
 RATE = re.compile(r"framerate=\(fraction\)(\d+)/(\d+)")
 CHAIN = re.compile(
     rf"GstIdentity:{REPORTER}: last-message = chain .*?\((\d+) bytes, dts: [^,]+, pts: (?:none|(\d+):(\d+):([\d.]+)),"
@@ -195,7 +196,7 @@ class GstDevice:
             size, hours, minutes, seconds = chain.groups()
             pts_s = None if hours is None else int(hours) * 3600 + int(minutes) * 60 + float(seconds)
             self._waiting.append(_Told(self._told_wh, int(size), pts_s, time.monotonic()))
-        elif caps := CAPS.search(line):
+        elif caps := CAPS.search(line.replace("\\", "")):
             self._told_wh = int(caps[1]), int(caps[2])
             if self.size_wh == (0, 0):
                 self.size_wh = self._told_wh
@@ -236,21 +237,25 @@ def _arguments(pipeline: str) -> list[str]:
 
 
 def _launch(program: str, arguments: list[str]) -> tuple[subprocess.Popen[bytes], int]:
-    """Start gst-launch, which dies with this process; it and the end of the pipe where its frames come out."""
+    """Start gst-launch, which dies with this thread; it and the end of the pipe where its frames come out.
+
+    Without util-linux's setpriv it ends at the first frame that nobody takes.
+    """
     frames, into = os.pipe()
     with suppress(OSError):  # it may be more than this user may have; a smaller pipe costs switches between the processes
         fcntl(into, F_SETPIPE_SZ, PIPE_BYTES)
     tail = [*TAIL.split(), "!", "identity", f"name={REPORTER}", "silent=false", "!", "fdsink", f"fd={into}", "sync=false"]
+    setpriv = shutil.which("setpriv")  # preexec_fn would ask for the same, but may not be used beside threads
+    dying_too = [setpriv, "--pdeathsig", "KILL"] if setpriv else []
     try:
         process = subprocess.Popen(
-            [program, "-v", *arguments, *tail],
+            [*dying_too, program, "-v", *arguments, *tail],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             pass_fds=(into,),
             env=os.environ | {"LC_ALL": "C", "GST_DEBUG_NO_COLOR": "1"},  # its words are read
             start_new_session=True,  # Ctrl-C is for edge-run, which then ends this one
-            preexec_fn=dying_with(os.getpid()),  # the reader process has one thread
         )
     except OSError as error:
         os.close(frames)
