@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
@@ -160,11 +160,7 @@ class Tracker:
         missed = np.concatenate((missed, np.zeros(len(born), np.bool_)))
         gone = missed & ((tracks.ids == 0) | (now_s - tracks.matched_s > self._lost_s))
         changes += self._leave(gone)
-        return Detections(found.boxes_xyxy, found.scores, found.class_ids, found.labels, ids), tuple(changes)
-
-    def flush(self) -> tuple[Change, ...]:
-        """The end of the source: every object leaves."""
-        return tuple(self._leave(np.ones(len(self._tracks), np.bool_)))
+        return replace(found, tracks=ids), tuple(changes)
 
     def _advance(self, now_s: float) -> list[Change]:
         """Move the tracks to where they should be by now, without trusting a speed for longer than `lost_s`."""

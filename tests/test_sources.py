@@ -394,7 +394,7 @@ def devices(monkeypatch: pytest.MonkeyPatch) -> type[Devices]:
 def test_a_camera_that_is_not_there(devices: type[Devices], names: tuple[str, ...], listed: str) -> None:
     devices.names = names
     with pytest.raises(SourceError) as error:
-        v4l2_source(97, Wish()).open()
+        v4l2_source("/dev/video97", Wish()).open()
     assert str(error.value) == f"camera:97: /dev/video97 does not exist; cameras here: {listed}; try --source demo"
     assert error.value.exit_code == 2
 
@@ -404,12 +404,12 @@ def test_a_camera_without_permission(devices: type[Devices], monkeypatch: pytest
     asked: list[int] = []
     monkeypatch.setattr(camera_module.os, "access", lambda path, mode: asked.append(mode))
     with pytest.raises(SourceError, match="camera:0: no permission to open /dev/video0; add yourself to the group 'video'"):
-        v4l2_source(0, Wish()).open()
+        v4l2_source("/dev/video0", Wish()).open()
     assert asked == [os.R_OK | os.W_OK]
 
 
 def test_a_patient_camera_waits_until_it_is_there(devices: type[Devices]) -> None:
-    source = v4l2_source(7, Wish(patient=True))
+    source = v4l2_source("/dev/video7", Wish(patient=True))
     source._spec = ReaderSpec(DeviceSpec("faulty", "none"), SLOTS)
     with source:
         plug = threading.Timer(0.3, lambda: setattr(devices, "names", ("/dev/video7",)))
@@ -425,28 +425,50 @@ def test_a_patient_camera_waits_until_it_is_there(devices: type[Devices]) -> Non
 
 def test_a_device_that_is_no_camera(devices: type[Devices], capfd: pytest.CaptureFixture[str]) -> None:
     devices.names = ("/dev/video98",)  # in the reader's process it is not there
-    with v4l2_source(98, Wish()) as source, pytest.raises(SourceError, match=r"^camera:98: /dev/video98 cannot be opened"):
+    with (
+        v4l2_source("/dev/video98", Wish()) as source,
+        pytest.raises(SourceError, match=r"^camera:98: /dev/video98 cannot be opened"),
+    ):
         next(iter(source))
     assert capfd.readouterr() == ("", "")
 
 
+def test_a_link_to_a_camera_is_followed_when_it_is_opened(tmp_path: Path) -> None:
+    link = tmp_path / "by-id"
+    link.symlink_to("/dev/video98")
+    with (
+        LiveSource("cam", DeviceSpec("v4l2", str(link))) as source,
+        pytest.raises(SourceError, match=r"^cam: /dev/video98 cannot"),
+    ):
+        next(iter(source))
+
+
+def test_a_path_that_is_no_camera() -> None:
+    source = LiveSource("cam", DeviceSpec("v4l2", "/dev/null"))
+    with source, pytest.raises(SourceError, match=r"^cam: /dev/null is no V4L2 camera"):
+        next(iter(source))
+
+
 def test_a_kind_of_device_that_breaks_is_a_line() -> None:
-    with LiveSource("odd", DeviceSpec("v4l2", "no number")) as source, pytest.raises(SourceError, match=r"^odd: ValueError: "):
+    with (
+        LiveSource("odd", DeviceSpec("faulty", "repeat:no number")) as source,
+        pytest.raises(SourceError, match=r"^odd: ValueError: "),
+    ):
         next(iter(source))
 
 
 @pytest.mark.parametrize(
     ("wish", "expected"),
     [
-        (Wish(), DeviceSpec("v4l2", "2")),
-        (Wish(size_wh=(640, 480)), DeviceSpec("v4l2", "2", (640, 480))),
-        (Wish(size_wh=(800, 600)), DeviceSpec("v4l2", "2", (800, 600), 0.0, "MJPG")),
-        (Wish(size_wh=(1280, 720), fps=15.0), DeviceSpec("v4l2", "2", (1280, 720), 15.0, "MJPG")),
-        (Wish(size_wh=(1280, 720), pixels="YUYV"), DeviceSpec("v4l2", "2", (1280, 720), 0.0, "YUYV")),
+        (Wish(), DeviceSpec("v4l2", "/dev/video2")),
+        (Wish(size_wh=(640, 480)), DeviceSpec("v4l2", "/dev/video2", (640, 480))),
+        (Wish(size_wh=(800, 600)), DeviceSpec("v4l2", "/dev/video2", (800, 600), 0.0, "MJPG")),
+        (Wish(size_wh=(1280, 720), fps=15.0), DeviceSpec("v4l2", "/dev/video2", (1280, 720), 15.0, "MJPG")),
+        (Wish(size_wh=(1280, 720), pixels="YUYV"), DeviceSpec("v4l2", "/dev/video2", (1280, 720), 0.0, "YUYV")),
     ],
 )
 def test_what_a_camera_is_asked_for(wish: Wish, expected: DeviceSpec) -> None:
-    source = v4l2_source(2, wish)
+    source = v4l2_source("/dev/video2", wish)
     assert source.name == "camera:2"
     assert source.live
     assert source._spec.device == expected
@@ -482,7 +504,7 @@ def test_who_is_patient(patient: bool) -> None:
     """A server may come up later than we do; a camera that is not there is a mistake unless it is said otherwise."""
     wish = Wish(patient=patient)
     assert stream_source("rtsp://host/x", wish).patient
-    for source in (v4l2_source(0, wish), picamera_source(0, wish), gstreamer_source("a", wish)):
+    for source in (v4l2_source("/dev/video0", wish), picamera_source(0, wish), gstreamer_source("a", wish)):
         assert source.patient is patient
 
 
@@ -532,6 +554,7 @@ def test_a_password_in_a_pipeline_is_not_in_the_name() -> None:
         ("camera:0", LiveSource, "camera:0"),
         ("camera:12", LiveSource, "camera:12"),
         ("/dev/video3", LiveSource, "camera:3"),
+        ("/dev/v4l/by-id/usb-Maker_Cam-video-index0", LiveSource, "camera:by-id/usb-Maker_Cam-video-index0"),
         ("picamera:0", LiveSource, "picamera:0"),
         ("gst:videotestsrc is-live=true", LiveSource, "gst:videotestsrc is-live=true"),
         ('gst:filesrc location="a\nb" ! decodebin', LiveSource, 'gst:filesrc location="a\nb" ! decodebin'),
@@ -547,7 +570,7 @@ def test_uris(uri: str, kind: type, name: str) -> None:
 def test_a_wish_reaches_the_camera() -> None:
     source = open_source("camera:1", Wish(size_wh=(320, 240), fps=5.0, timeout_s=9.0, patient=True))
     assert isinstance(source, LiveSource)
-    assert source._spec.device == DeviceSpec("v4l2", "1", (320, 240), 5.0)
+    assert source._spec.device == DeviceSpec("v4l2", "/dev/video1", (320, 240), 5.0)
     assert source._limits.reading == 9.0
     assert source.patient
 

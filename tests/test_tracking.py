@@ -124,7 +124,6 @@ def test_identities_are_never_used_again() -> None:
     tracker = Tracker()
     tracks, _ = follow(tracker, frames)
     assert [each[0] for each in tracks[1::2]] == [1, 2, 3, 4, 5]
-    tracker.flush()
     assert follow(tracker, [(60.0, still()), (60.1, still())])[0] == [[0], [6]]
     assert tracker.created == 6
 
@@ -136,7 +135,7 @@ def test_a_label_changes_when_a_clear_majority_says_so() -> None:
     assert tracks[1:] == [[1]] * (len(labels) - 1)
     assert [i for i, each in enumerate(changes) if each] == [1, 10 + TAKEOVER - 1]
     assert changes[10 + TAKEOVER - 1] == ["change 1 truck"]
-    assert tracker.flush() == (Change("leave", 1, "truck"),)
+    assert tracker.update(frame_of(), 1e6)[1] == (Change("leave", 1, "truck"),)
 
 
 def test_a_label_that_flickers_does_not_change() -> None:
@@ -153,13 +152,6 @@ def test_another_class_beside_it_is_another_object() -> None:
     tracker = Tracker()
     follow(tracker, [(0.0, still("car")), (0.1, still("car"))])
     assert follow(tracker, [(0.2, still("person", left=115.0))])[0] == [[0]]
-
-
-def test_flush_is_the_end_of_those_that_entered() -> None:
-    tracker = Tracker()
-    follow(tracker, [(0.0, still()), (0.1, [*still(), ("car", 0.9, 400.0)])])
-    assert tracker.flush() == (Change("leave", 1, "person"),)
-    assert tracker.flush() == ()
 
 
 def test_an_empty_picture_is_nothing() -> None:
@@ -198,7 +190,7 @@ def test_whatever_comes_the_detections_stay_and_the_changes_add_up(run: list[tup
         tracks = [track for track in found.tracks.tolist() if track]
         assert len(set(tracks)) == len(tracks)
         assert set(tracks) <= here
-    assert {change.track for change in tracker.flush()} == here
+    assert {change.track for change in tracker.update(frame_of(), now_s + 1e6)[1]} == here
 
 
 def test_no_box_becomes_none_however_it_shrinks() -> None:

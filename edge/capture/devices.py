@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Callable
 from typing import Protocol
@@ -57,11 +58,14 @@ class V4l2Device:
     """`/dev/videoN` through OpenCV: format, size and rate are asked for, and what the driver agreed to is told."""
 
     def __init__(self, spec: DeviceSpec) -> None:
+        path = os.path.realpath(spec.address)  # of a link as udev makes it, which may point elsewhere after a replug
+        number = re.fullmatch(r"/dev/video(\d+)", path)
+        if number is None:
+            raise SourceError(f"{spec.address} is no V4L2 camera, which would be a /dev/video of some number")
         self._capture = open_capture(
-            int(spec.address),
+            int(number[1]),
             cv2.CAP_V4L2,
-            f"/dev/video{spec.address} cannot be opened: it is no camera, or another program holds it "
-            f"(fuser /dev/video{spec.address})",
+            f"{path} cannot be opened: it is no camera, or another program holds it (fuser {path})",
         )
         if spec.pixels:
             self._capture.set(cv2.CAP_PROP_FOURCC, cv2.VideoWriter.fourcc(*spec.pixels))

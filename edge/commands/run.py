@@ -17,7 +17,7 @@ from devices import detect
 from edge.bundle import Bundle, open_bundle
 from edge.capture.forkserver import FORK_SERVER
 from edge.commands import SETTINGS, OneLineCommand, speaker, version_option
-from edge.commands.run_options import RunOptions, for_source, run_options, score_thresholds
+from edge.commands.run_options import RunOptions, check_idle, for_source, run_options, score_thresholds
 from edge.commands.run_outputs import check_targets, open_sinks
 from edge.commands.run_report import report, summarize
 from edge.engines import EngineOptions
@@ -59,6 +59,7 @@ def main(**given: Any) -> int:
     what was written and prints the summary.
     """
     options = RunOptions(**given)
+    check_idle(click.get_current_context())
     if not options.camera and not options.source:
         raise UsageError("give --camera N or --source URI; 'edge-run --source demo' needs no camera")
     _share_one_heap()
@@ -124,7 +125,7 @@ def _share_one_heap() -> None:
 
 
 def _sources(options: RunOptions) -> list[Source]:
-    uris = [f"camera:{number.removeprefix('/dev/video')}" for number in options.camera] + list(options.source)
+    uris = [camera if camera.startswith("/dev/") else f"camera:{camera}" for camera in options.camera] + list(options.source)
     wish = Wish(
         size_wh=options.size,
         fps=options.rate,

@@ -89,7 +89,7 @@ class _Pixels(click.ParamType[Any]):
 
 
 OPTIONS = (
-    click.option("--camera", metavar="N", multiple=True, help="Read the V4L2 camera /dev/videoN; may be given again."),
+    click.option("--camera", metavar="N|PATH", multiple=True, help="Read the V4L2 camera /dev/videoN; may be given again."),
     click.option(
         "--source",
         metavar="URI",
@@ -199,6 +199,27 @@ OPTIONS = (
     ),
     click.option("--max-frames", type=click.IntRange(min=1), help="Stop after this many frames."),
 )
+
+
+IDLE_WITHOUT = {
+    "refresh": "motion_gate",
+    "rotate_mb": "events",
+    "keep": "rotate_mb",
+    "webhook_on": "webhook",
+    "keep_days": "store",
+    "policy": "offload",
+    "threshold": "offload",
+}
+"""Parameter → the one without which it does nothing."""
+
+
+def check_idle(context: click.Context) -> None:
+    """Refuse what was given and would do nothing, for it was meant to. Raises UsageError."""
+    flags = {parameter.name: parameter.opts[0] for parameter in context.command.params}
+    for name, needed in IDLE_WITHOUT.items():
+        given = context.get_parameter_source(name) != click.core.ParameterSource.DEFAULT
+        if given and not context.params[needed]:
+            raise UsageError(f"{flags[name]} does nothing without {flags[needed]}; give both or neither")
 
 
 def run_options(command: Callable[..., Any]) -> Callable[..., Any]:

@@ -21,7 +21,7 @@ STREAMS = ("rtsp", "rtsps", "rtmp", "http", "https", "udp", "srt")
 def _open_camera(uri: str, wish: Wish) -> Source:
     from edge.sources.camera import v4l2_source
 
-    return v4l2_source(int(uri.removeprefix("camera:").removeprefix("/dev/video")), wish)
+    return v4l2_source(f"/dev/video{uri.removeprefix('camera:')}" if uri.startswith("camera:") else uri, wish)
 
 
 def _refuse_camera(uri: str, wish: Wish) -> Source:
@@ -69,7 +69,7 @@ def _open_path(uri: str, wish: Wish) -> Source:
 
 
 SOURCES: dict[str, Callable[[str, Wish], Source]] = {
-    r"camera:\d{1,3}|/dev/video\d{1,3}": _open_camera,
+    r"camera:\d{1,3}|/dev/video\d{1,3}|/dev/v4l/.+": _open_camera,
     r"picamera:\d": _open_picamera,
     r"(pi)?camera:.*": _refuse_camera,
     r"gst:.*": _open_gstreamer,
@@ -83,8 +83,8 @@ SOURCES: dict[str, Callable[[str, Wish], Source]] = {
 def open_source(uri: str, wish: Wish | None = None) -> Source:
     """The source that a URI names, not yet opened: `camera:N`, `/dev/videoN`, a stream's URL, `demo`, or a path.
 
-    Also `picamera:N` and `gst:PIPELINE`. `wish` is what to ask of a camera. Raises UsageError for a scheme that is not
-    known and SourceError for a path that is not there.
+    Also `/dev/v4l/by-id/...`, `picamera:N` and `gst:PIPELINE`. `wish` is what to ask of a camera. Raises UsageError for a
+    scheme that is not known and SourceError for a path that is not there.
     """
     from edge.sources.camera import Wish
 

@@ -35,21 +35,21 @@ class Wish:
         return usual if self.frozen_s is None else replace(usual, frozen=self.frozen_s)
 
 
-def v4l2_source(index: int, wish: Wish) -> LiveSource:
-    """`/dev/videoN`. A large picture is asked for as MJPEG unless something else is wished for."""
+def v4l2_source(path: str, wish: Wish) -> LiveSource:
+    """`/dev/videoN`, or a link to one as in `/dev/v4l/by-id`. A large picture is asked for as MJPEG unless otherwise wished."""
     pixels = wish.pixels or ("MJPG" if wish.size_wh[0] >= LARGE_WIDTH else "")
 
     def missing() -> str | None:
-        device = Path(f"/dev/video{index}")
-        if not device.exists():
-            others = ", ".join(sorted(str(path) for path in Path("/dev").glob("video*"))) or "none"
-            return f"{device} does not exist; cameras here: {others}; try --source demo"
-        if not os.access(device, os.R_OK | os.W_OK):
-            return f"no permission to open {device}; add yourself to the group 'video'"
+        if not Path(path).exists():
+            others = ", ".join(sorted(str(other) for other in Path("/dev").glob("video*"))) or "none"
+            return f"{path} does not exist; cameras here: {others}; try --source demo"
+        if not os.access(path, os.R_OK | os.W_OK):
+            return f"no permission to open {path}; add yourself to the group 'video'"
         return None
 
-    spec = DeviceSpec("v4l2", str(index), wish.size_wh, wish.fps, pixels)
-    return LiveSource(f"camera:{index}", spec, limits=wish.limits(LOCAL), patient=wish.patient, missing=missing)
+    spec = DeviceSpec("v4l2", path, wish.size_wh, wish.fps, pixels)
+    name = path.removeprefix("/dev/video").removeprefix("/dev/v4l/")
+    return LiveSource(f"camera:{name}", spec, limits=wish.limits(LOCAL), patient=wish.patient, missing=missing)
 
 
 def stream_source(url: str, wish: Wish) -> LiveSource:

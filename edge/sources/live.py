@@ -218,7 +218,10 @@ class LiveSource(BaseSource):
     def _alive(self, session: _Session, dropped: int) -> None:
         self.dropped += dropped - session.dropped
         session.dropped = dropped
-        session.fresh_s, session.stalled = time.monotonic(), False
+        now_s = time.monotonic()
+        if session.stalled and session.frames:  # else it has not been open yet, and is told when it is
+            self.note("source-open", f"frames again after {now_s - session.fresh_s:.1f} s")
+        session.fresh_s, session.stalled = now_s, False
 
     def _overdue(self, session: _Session) -> Failed | None:
         """What to say, and whether to give up, when nothing has come for a while."""
