@@ -1,8 +1,9 @@
 """`edge-run` against hand-written loops: the same model, video, threads and spinning.
 
 A classifier is measured against handwritten.py, a YOLOX detector against handwritten_detector.py on the ONNX file that
-its bundle was made of. Whole processes are started in turn, A B A B ..., after one uncounted run of each, and everything
-is measured from outside by the same means (process_tree.py).
+its bundle was made of, and any detector, where asked, against the loops of other projects (peer_*.py), each run by the
+interpreter of an environment that has it, or skipped with the reason. Whole processes are started in turn, A B A B ...,
+after one uncounted run of each, and everything is measured from outside by the same means (process_tree.py).
 
     python benchmarks/loop.py [--model BUNDLE] [--detector BUNDLE] [--threads N ...] [--pairs N] [--json FILE] ...
 
@@ -161,12 +162,17 @@ def compare(trial: Trial, threads: int, pairs_wanted: int, frames: int) -> dict[
     """Measure one trial on so many threads, print its table, and return every run's figures."""
     commands = [side(trial, threads, frames) for side in (ours, theirs)]
     both = list(zip(commands, (trial.temperature, 1.0), strict=True))
-    same, common = agreement(*(measure(*one) for one in both))  # uncounted: it warms the file cache
+    warm = [measure(*one) for one in both]  # uncounted: it warms the file cache
+    same, common = agreement(*warm)
     load = os.getloadavg()[0]
     pairs = [(measure(*both[0]), measure(*both[1])) for _ in range(pairs_wanted)]
     alike = f"same best class on {same:.1%} of frames"
+    objects = [sum(what.total() for what in run.seen) for run in warm]
     if trial.kind != "classifier":
-        alike = f"same labels from a score of {SURE} on {same:.1%} of frames, {common:.1%} of labels in common"
+        alike = (
+            f"{objects[0]} and {objects[1]} objects from a score of {SURE}, same labels on {same:.1%} of frames, "
+            f"{common:.1%} of labels in common"
+        )
     print(
         f"\n{threads} thread{'s' * (threads > 1)}, {pairs[0][0].frames} frames, {pairs_wanted} pair{'s' * (pairs_wanted > 1)}; "
         f"{alike}; load average {load:.1f} before, {os.getloadavg()[0]:.1f} after\n"
@@ -176,6 +182,7 @@ def compare(trial: Trial, threads: int, pairs_wanted: int, frames: int) -> dict[
     return {
         "agreement": same,
         "labels_in_common": common,
+        "objects": objects,
         "pairs": [[{k: v for k, v in asdict(run).items() if k != "seen"} for run in pair] for pair in pairs],
     }
 
@@ -185,6 +192,14 @@ def installed(sizes: dict[str, float]) -> str:
     apart = f"{sizes['edge-run'] - sizes['hand-written']:+.1f} MB, {sizes['bundle']:.1f} of them the packaged bundle"
     figures = ["installed files, MB", f"{sizes['edge-run']:.1f}", f"{sizes['hand-written']:.1f}", apart]
     return markdown([["", "edge-run[onnx]", "opencv-python-headless, numpy, onnxruntime", "edge-run is"], figures])
+
+
+def peer_python(given: str) -> tuple[str, str]:
+    """ultralytics=/somewhere/bin/python, apart."""
+    package, equals, python = given.partition("=")
+    if package not in PEERS or not equals:
+        raise argparse.ArgumentTypeError(f"{given}: not one of {', '.join(PEERS)}, then = and an interpreter")
+    return package, python
 
 
 def main() -> None:
@@ -199,7 +214,10 @@ def main() -> None:
     parser.add_argument("--frames", metavar="N", type=int, default=0, help="of the video; default: all")
     parser.add_argument("--json", metavar="FILE", dest="json_path", help="also write every run's figures")
     for package, peer in PEERS.items():
-        parser.add_argument(f"--{package}", metavar=peer.model, help=f"also {package}'s loop over this model, if installed")
+        words = f"{package}'s loop over a model against the bundle made of it; without --model or --detector only peers are run"
+        parser.add_argument(f"--{package}", metavar=("BUNDLE", peer.model), nargs=2, help=words)
+    words = "the interpreter that has a peer; default: this one; may be given again"
+    parser.add_argument("--peer-python", metavar="PEER=PYTHON", type=peer_python, action="append", default=[], help=words)
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="edge-bench-") as work:
         # apart, because the memory of this process counts as its children's (process_tree.py)
@@ -213,7 +231,12 @@ def main() -> None:
             print(
                 f"\nmodel {trial.name}, variant {trial.variant}, {spinning}; video: {trial.video_is}; against {trial.peer_is}"
             )
-            figures = {threads: compare(trial, threads, args.pairs, args.frames) for threads in args.threads}
+            figures = {}
+            for threads in args.threads:
+                if trial.peer_threads not in (0, threads):
+                    print(f"\n{threads} threads: skipped: {trial.peer_is} has {trial.peer_threads} and cannot be told")
+                    continue
+                figures[threads] = compare(trial, threads, args.pairs, args.frames)
             record["trials"].append({"trial": asdict(trial), "threads": figures})
         print(f"\n{installed(sizes)}")
     if args.json_path:

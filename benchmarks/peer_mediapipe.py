@@ -1,12 +1,13 @@
 """The loop of MediaPipe's ObjectDetector over a video, a JSON line a frame; needs `pip install mediapipe`.
 
-Written from the documentation of MediaPipe Tasks (`ObjectDetector.detect_for_video`); not run by us. Its number of
-threads cannot be set from Python.
+The model is a TFLite detector with MediaPipe's metadata; peer_models.py makes one of a bundle. Its number of threads
+cannot be set from Python: on Linux's x86 it infers on one.
 """
 
 import argparse
 import json
 import sys
+from importlib.metadata import version
 
 import cv2
 import mediapipe as mp
@@ -16,9 +17,11 @@ parser.add_argument("model", help="a .tflite detector with metadata, such as Med
 parser.add_argument("video")
 parser.add_argument("--threads", type=int, default=1, help="not used: MediaPipe chooses")
 parser.add_argument("--score", type=float, default=0.25)
+parser.add_argument("--iou", type=float, help="not used: the suppression is in the model")
 parser.add_argument("--frames", type=int, default=0, help="stop after this many")
 args = parser.parse_args()
 
+print(json.dumps({"kind": "about", "loop": f"mediapipe {version('mediapipe')}"}), flush=True)
 options = mp.tasks.vision.ObjectDetectorOptions(
     base_options=mp.tasks.BaseOptions(model_asset_path=args.model),
     running_mode=mp.tasks.vision.RunningMode.VIDEO,

@@ -6,11 +6,12 @@ Only the standard library is imported at the top; what `prepare` needs, it impor
 from __future__ import annotations
 
 import argparse
+import json
 import os
+import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,28 +24,38 @@ HERE = Path(__file__).resolve().parent
 EDGE_RUN = Path(sys.executable).with_name("edge-run")
 DETECTOR = HERE.parent / "build" / "yolox-nano.edge"
 DEMO_FRAMES = 450
+PROBE_S = 120.0
+"""How long a peer's first two frames may take."""
 
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """Somebody else's loop over somebody else's detector: a script of ours that needs their package."""
+    """Somebody else's loop over the model that a bundle of ours was made of: a script of ours that needs their package.
+
+    It is compared with the bundle's first variant of `engine` and `precision`, and only at `threads` where that is not 0.
+    """
 
     script: str
     licence: str
     model: str
+    engine: str
+    precision: str
+    spins: bool
+    threads: int
 
 
 PEERS = {
-    "ultralytics": Peer("peer_ultralytics.py", "AGPL-3.0", "YOLO.onnx"),
-    "mediapipe": Peer("peer_mediapipe.py", "Apache-2.0", "DETECTOR.tflite"),
+    "ultralytics": Peer("peer_ultralytics.py", "AGPL-3.0", "YOLO.onnx", "onnx", "float32", spins=True, threads=0),
+    "mediapipe": Peer("peer_mediapipe.py", "Apache-2.0", "DETECTOR.tflite", "tflite", "int8", spins=False, threads=1),
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """What both loops are given; `peer` is the other one's command line without threads, spinning and frames.
+    """What both loops are given; `peer` is the other one's command line without its interpreter, threads, spinning and frames.
 
-    `temperature` is what edge-run calibrated its scores with; `kind` chooses the targets.
+    `temperature` is what edge-run calibrated its scores with; `kind` chooses the targets; `peer_threads` is the only number
+    of threads that the other one can have, 0 where it can be told.
     """
 
     kind: str
@@ -58,6 +69,8 @@ class Trial:
     spin: bool
     video: str
     video_is: str
+    peer_python: str = sys.executable
+    peer_threads: int = 0
 
 
 def prepare(args: argparse.Namespace, work: str) -> tuple[list[Trial], dict[str, float]]:
@@ -74,10 +87,12 @@ def prepare(args: argparse.Namespace, work: str) -> tuple[list[Trial], dict[str,
     video_is = video or f"{DEMO_FRAMES} frames made here of the packaged photographs (no --video, no vtest.avi in EDGE_DATA)"
     video = video or demo_video(Path(work, "demo.avi"))
     original = args.original or data / "models" / "yolox_nano_416.onnx"
-    bundles = [(args.model or DEFAULT_BUNDLE, args.variant)]
-    if args.detector or (not args.model and DETECTOR.is_file()):
+    asked = {package: getattr(args, package) for package in PEERS}
+    only_peers = any(asked.values()) and not (args.model or args.detector)
+    bundles = [] if only_peers else [(args.model or DEFAULT_BUNDLE, args.variant)]
+    if args.detector or (not args.model and not only_peers and DETECTOR.is_file()):
         bundles.append((args.detector or DETECTOR, None))
-    elif not args.model:
+    elif not args.model and not only_peers:
         print(
             f"detectors: {DETECTOR} is not there, skipped; build it with\n    edge-quantize {original} --head yolox "
             f"--labels coco --data {data / 'coco128'} --out {DETECTOR}\nor give --detector BUNDLE\n",
@@ -94,10 +109,19 @@ def prepare(args: argparse.Namespace, work: str) -> tuple[list[Trial], dict[str,
             found = list(make(opened, variant, board, folder, original))
         except EdgeError as error:
             raise SystemExit(f"loop.py: {error}") from None
-        found = [replace(trial, video=video, video_is=video_is) for trial in found]
-        trials += found
-        if opened.card.task == "detect":
-            trials += peer_trials(args, found)
+        trials += [replace(trial, video=video, video_is=video_is) for trial in found]
+    for package, wanted in asked.items():
+        peer = PEERS[package]
+        if wanted is None:
+            print(f"{package}: not asked for; --{package} BUNDLE {peer.model} to compare (see {peer.script})", flush=True)
+            continue
+        try:
+            trial = peer_trial(package, *wanted, board)
+        except EdgeError as error:
+            raise SystemExit(f"loop.py: {error}") from None
+        python = dict(args.peer_python).get(package, sys.executable)
+        trial = trial and probed(replace(trial, video=video, video_is=video_is, peer_python=python), package)
+        trials += [trial] if trial else []
     return trials, installed_mb()
 
 
@@ -162,17 +186,37 @@ def _trial(kind: str, opened: Bundle, chosen: Variant, board: Board, script: str
     )
 
 
-def peer_trials(args: argparse.Namespace, trials: Sequence[Trial]) -> Iterator[Trial]:
-    """The last variant against the loops of other projects: those that are installed and that were given a model."""
-    for package, peer in PEERS.items():
-        model = getattr(args, package)
-        if find_spec(package) is None:
-            print(f"{package}: not installed, skipped; pip install {package} ({peer.licence}) to compare", flush=True)
-        elif model is None:
-            print(f"{package}: no model given, skipped; --{package} {peer.model} to compare", flush=True)
-        else:
-            command = (str(HERE / peer.script), model)
-            yield replace(trials[-1], kind="peer", peer_is=package, peer=command, peer_spins=False)
+def peer_trial(package: str, bundle: str, model: str, board: Board) -> Trial | None:
+    """A bundle against the loop of another project over `model`, with the bundle's thresholds; None says why on the way."""
+    from edge.bundle import open_bundle
+
+    peer, opened = PEERS[package], open_bundle(bundle)
+    detection, suits = opened.card.detect, (peer.engine, peer.precision)
+    chosen = next((v for v in opened.card.variants if (v.engine, v.precision) == suits), None)
+    if detection is None or chosen is None:
+        print(f"{package}: skipped: {bundle} is not a detector with {peer.precision} for {peer.engine}", flush=True)
+        return None
+    arguments = [model, "--score", str(detection.score_threshold), "--iou", str(detection.iou_threshold)]
+    trial = _trial("peer", opened, chosen, board, peer.script, arguments)
+    return replace(trial, peer_is=package, peer_spins=peer.spins, peer_threads=peer.threads)
+
+
+def probed(trial: Trial, package: str) -> Trial | None:
+    """The trial with the name that the peer gives itself; None, after its reason, where two frames do not come."""
+    command = theirs(trial, 1, 2)
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=PROBE_S, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        print(f"{package}: skipped: {error}", flush=True)
+        return None
+    if done.returncode:
+        said = done.stderr.strip().splitlines() or [f"exited {done.returncode}"]
+        print(f"{package}: skipped: {trial.peer_python}: {said[-1]}", flush=True)
+        if "No module named" in said[-1] or "PackageNotFoundError" in said[-1]:
+            print(f"    its package is {PEERS[package].licence}; PEER/bin/pip install {package}, ", end="")
+            print(f"then --peer-python {package}=PEER/bin/python", flush=True)
+        return None
+    return replace(trial, peer_is=json.loads(done.stdout.splitlines()[0])["loop"])
 
 
 def demo_video(path: Path) -> str:
@@ -199,6 +243,6 @@ def ours(trial: Trial, threads: int, frames: int) -> list[str]:
 def theirs(trial: Trial, threads: int, frames: int) -> list[str]:
     """The command line of the other loop."""
     script, model, *more = trial.peer
-    command = [sys.executable, script, model, trial.video, *more, "--threads", str(threads)]
+    command = [trial.peer_python, script, model, trial.video, *more, "--threads", str(threads)]
     command += ["--spin"] if trial.spin and trial.peer_spins else []
     return command + (["--frames", str(frames)] if frames else [])

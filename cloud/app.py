@@ -1,122 +1,204 @@
-"""The routes of the Open Inference Protocol v2, over one served model."""
+"""The endpoint as an ASGI application: who may ask, what is let in, and the routes of the Open Inference Protocol v2."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+import asyncio
+import json
+import re
+import time
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeAlias
 
+import msgspec
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from cloud.body import discard, read_body, unpack
+from cloud.admission import Share, check_wait
+from cloud.body import LeftError, Receive, declared_bytes, discard, read_body, unpack
 from cloud.errors import RefusedError
-from cloud.line import Line
-from cloud.served import Served
+from cloud.served import Asked, Served
+from cloud.service import LEFT, Service, State
 from edge import __version__
-from edge.errors import DataError, EngineError
-from edge.oip import ProtocolError
+from edge.errors import EdgeError
+from edge.oip import HEADER_LENGTH
 
-Handler = Callable[[Request], Awaitable[Response]]
+Scope: TypeAlias = MutableMapping[str, Any]
+Send: TypeAlias = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+INFER = re.compile(r"/v2/models/([^/]+)(?:/versions/([^/]+))?/infer")
+OPEN = frozenset({"/v2/health/live", "/v2/health/ready"})
+"""What a load balancer asks, without a token."""
+INLINE_BYTES = 64 << 10
+"""JSON up to this size is parsed on the event loop; handing it to a thread would take longer."""
 
 
-def build_app(served: Served, line: Line, *, limit_bytes: int, say: Callable[[str], None] = lambda text: None) -> Starlette:
-    """The ASGI application. `limit_bytes` bounds a request's body, `say` gets a line for each failure of our own."""
-    endpoint = Endpoint(served, line, limit_bytes, say)
-    model = "/v2/models/{model}"
-    routes = [
-        Route("/v2", endpoint.server),
-        Route("/v2/", endpoint.server),
-        Route("/v2/health/live", endpoint.live),
-        Route("/v2/health/ready", endpoint.ready),
-    ]
-    for prefix in (model, model + "/versions/{version}"):
-        routes += [
-            Route(prefix, endpoint.metadata),
-            Route(prefix + "/ready", endpoint.model_ready),
-            Route(prefix + "/infer", endpoint.infer, methods=["POST"]),
-        ]
+class Endpoint:
+    """The ASGI application. Inference requests are answered here, without a framework between; the rest is Starlette's."""
+
+    def __init__(self, state: State) -> None:
+        self.state = state
+        self.service = Service(state)
+        self._parser = ThreadPoolExecutor(1, thread_name_prefix="parse")
+        self._routes = _routes(self.service)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request."""
+        if scope["type"] != "http":
+            await self._routes(scope, receive, send)
+            return
+        headers = {key.decode("latin-1"): value.decode("latin-1") for key, value in scope["headers"]}
+        path = scope["path"]
+        try:
+            if path not in OPEN:
+                self.service.authorize(headers)
+            match = INFER.fullmatch(path)
+            if match is not None and scope["method"] != "POST":
+                raise RefusedError(405, f"{scope['method']} {path[:200]!a}: Method Not Allowed", {"Allow": "POST"})
+        except RefusedError as error:
+            await self._refuse(scope, receive, send, headers, error)
+            return
+        if match is None:
+            await self._routes(scope, receive, send)
+        else:
+            await self._infer(scope, receive, send, headers, match[1], match[2])
+
+    def close(self) -> None:
+        """End the parsing thread."""
+        self._parser.shutdown()
+
+    async def _infer(
+        self, scope: Scope, receive: Receive, send: Send, headers: dict[str, str], name: str, version: str | None
+    ) -> None:
+        begun_s = time.monotonic()
+        status, known = 500, "unknown"
+        try:
+            served = self.state.repository.get(name, version)
+            known = served.name
+            with self.service.budget.share() as share:
+                body, more = await self._answer(scope, receive, headers, served, share)
+            status = 200
+            await _send(send, 200, body, more)
+        except LeftError:
+            status = LEFT
+        except asyncio.CancelledError:  # the drain is over
+            status = 503
+            raise
+        except Exception as error:
+            refusal = self.service.refusal(error)
+            status = refusal.status
+            await self._refuse(scope, receive, send, headers, refusal)
+        finally:
+            self.service.count(known, status, time.monotonic() - begun_s)
+
+    async def _answer(
+        self, scope: Scope, receive: Receive, headers: dict[str, str], served: Served, share: Share
+    ) -> tuple[bytes, dict[str, str]]:
+        limits = self.state.limits
+        check_wait(served.batcher, limits.wait_s)
+        body = await read_body(receive, headers, limits.request_bytes, share)
+        self.state.metrics.add("edge_cloud_received_bytes_total", len(body), model=served.name)
+        asked = await self._parsed(served, body, headers, share)
+        check_wait(served.batcher, limits.wait_s)
+        answered = await self.service.answered(served, asked, headers.get("idempotency-key", ""), scope.get("state"))
+        return served.encode(asked, answered)
+
+    async def _parsed(self, served: Served, body: bytes, headers: Mapping[str, str], share: Share) -> Asked:
+        """What the body asks; large JSON and compressed bodies are taken apart on a thread, one at a time."""
+        encoding = headers.get("content-encoding", "").strip().lower()
+        json_bytes = headers.get(HEADER_LENGTH.lower(), "")
+        size = int(json_bytes) if json_bytes.isdecimal() and len(json_bytes) < 9 else len(body)
+        if encoding in ("", "identity"):
+            if size <= INLINE_BYTES:
+                return served.ask(body, headers)
+            return await asyncio.get_running_loop().run_in_executor(self._parser, served.ask, body, headers)
+
+        def unpacked() -> tuple[Asked, int]:
+            plain = unpack(body, encoding, self.state.limits.request_bytes)
+            return served.ask(plain, headers), len(plain)
+
+        asked, more = await asyncio.get_running_loop().run_in_executor(self._parser, unpacked)
+        share.take(more)
+        return asked
+
+    async def _refuse(self, scope: Scope, receive: Receive, send: Send, headers: dict[str, str], refusal: RefusedError) -> None:
+        """Answer; a client that goes on sending until its connection closes is read first, or it would miss the answer."""
+        closes = headers.get("connection", "").lower() == "close" or scope.get("http_version") == "1.0"
+        if declared_bytes(headers) > self.state.limits.request_bytes or closes:
+            await discard(receive, headers)
+        status, body, more = _written(refusal)
+        if "expect" in headers:
+            more = more | {"Connection": "close"}  # what comes next on it may be the body or another request
+        await _send(send, status, body, more)
+
+
+def _routes(service: Service) -> Starlette:
+    state = service.state
+
+    def model(request: Request) -> Served:
+        return state.repository.get(request.path_params["model"], request.path_params.get("version"))
+
+    async def server(request: Request) -> Response:
+        extensions = ["binary_tensor_data", "model_repository"]
+        return JSONResponse({"name": "edge-cloud", "version": __version__, "extensions": extensions})
+
+    async def live(request: Request) -> Response:
+        return JSONResponse({"live": True})
+
+    async def ready(request: Request) -> Response:
+        return JSONResponse({"ready": state.is_ready}, 200 if state.is_ready else 503)
+
+    async def metadata(request: Request) -> Response:
+        return JSONResponse(model(request).metadata())
+
+    async def model_ready(request: Request) -> Response:
+        return JSONResponse({"name": model(request).name, "ready": not state.draining}, 503 if state.draining else 200)
+
+    async def index(request: Request) -> Response:
+        with service.budget.share() as share:
+            body = await read_body(request.receive, request.headers, INLINE_BYTES, share)
+        try:
+            asked = json.loads(body or b"{}")
+        except (ValueError, RecursionError):
+            raise RefusedError(400, "the body is not JSON") from None
+        only_ready = isinstance(asked, dict) and asked.get("ready") is True
+        return JSONResponse([row for row in state.repository.index() if row["state"] == "READY" or not only_ready])
+
+    async def metrics(request: Request) -> Response:
+        service.tell_gauges()
+        return Response(await asyncio.to_thread(state.metrics.text), media_type="text/plain; version=0.0.4")
+
+    routes = [Route(path, server) for path in ("/v2", "/v2/")]
+    routes += [Route("/v2/health/live", live), Route("/v2/health/ready", ready)]
+    for prefix in ("/v2/models/{model}", "/v2/models/{model}/versions/{version}"):
+        routes += [Route(prefix, metadata), Route(prefix + "/ready", model_ready)]
+    routes += [Route("/v2/repository/index", index, methods=["POST"]), Route("/metrics", metrics)]
     app = Starlette(routes=routes, exception_handlers={HTTPException: _http_error, RefusedError: _refused})
     app.router.redirect_slashes = False  # a redirect would be the one answer that is not JSON
     return app
 
 
-class Endpoint:
-    """What each route does."""
-
-    def __init__(self, served: Served, line: Line, limit_bytes: int, say: Callable[[str], None]) -> None:
-        self._served = served
-        self._line = line
-        self._limit_bytes = limit_bytes
-        self._say = say
-
-    async def server(self, request: Request) -> Response:
-        """Who answers here."""
-        return JSONResponse({"name": "edge-cloud", "version": __version__, "extensions": ["binary_tensor_data"]})
-
-    async def live(self, request: Request) -> Response:
-        """The process answers."""
-        return JSONResponse({"live": True})
-
-    async def ready(self, request: Request) -> Response:
-        """The model is loaded and has passed its golden check, or we would not be serving."""
-        return JSONResponse({"ready": True})
-
-    async def metadata(self, request: Request) -> Response:
-        """What the model takes and gives."""
-        return JSONResponse(self._model(request).metadata())
-
-    async def model_ready(self, request: Request) -> Response:
-        """As `ready`, for a model by name."""
-        return JSONResponse({"name": self._model(request).name, "ready": True})
-
-    async def infer(self, request: Request) -> Response:
-        """Pictures or tensors in, what the task's answers are out."""
-        try:
-            served = self._model(request)
-            with self._line.place():
-                body = await read_body(request, self._limit_bytes)
-                answer, headers = await self._line.run(lambda: self._answer(served, body, request.headers))
-            return Response(answer, headers=headers)
-        except RefusedError as refusal:
-            if refusal.status in (404, 503):
-                await discard(request)
-            return _error(refusal.status, str(refusal), refusal.headers)
-        except (ProtocolError, DataError) as error:
-            return _error(400, str(error))
-        except ClientDisconnect:
-            return Response(status_code=400)  # nobody reads it
-        except EngineError as error:
-            self._say(str(error))
-            return _error(500, str(error))
-        except Exception as error:
-            self._say(f"internal error on an inference request: {error!r:.200}")
-            return _error(500, "internal error; the endpoint's own output says more")
-
-    def _answer(self, served: Served, body: bytes, headers: Mapping[str, str]) -> tuple[bytes, dict[str, str]]:
-        encoding = headers.get("content-encoding", "").strip().lower()
-        return served.answer(unpack(body, encoding, self._limit_bytes), headers)
-
-    def _model(self, request: Request) -> Served:
-        served = self._served
-        name, wanted = request.path_params["model"], request.path_params.get("version", served.version)
-        if name != served.name:
-            raise RefusedError(404, f"unknown model {name[:80]!a}; this endpoint serves {served.name}")
-        if wanted != served.version:
-            raise RefusedError(404, f"{served.name} has no version {wanted[:80]!a}; it has {served.version}")
-        return served
+def _written(error: RefusedError) -> tuple[int, bytes, dict[str, str]]:
+    return error.status, msgspec.json.encode({"error": str(error)}), {"Content-Type": "application/json"} | error.headers
 
 
-def _error(status: int, message: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
-    return JSONResponse({"error": message}, status, headers)
+async def _send(send: Send, status: int, body: bytes, headers: Mapping[str, str]) -> None:
+    raw = [(key.lower().encode(), value.encode("latin-1")) for key, value in headers.items()]
+    raw.append((b"content-length", str(len(body)).encode()))
+    await send({"type": "http.response.start", "status": status, "headers": raw})
+    await send({"type": "http.response.body", "body": body})
 
 
 async def _refused(request: Request, error: Exception) -> Response:
     assert isinstance(error, RefusedError)
-    return _error(error.status, str(error), error.headers)
+    status, body, headers = _written(error)
+    return Response(body, status, headers)
 
 
 async def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    return _error(error.status_code, f"{request.method} {request.url.path[:200]!a}: {error.detail}", error.headers)
+    detail = f"{request.method} {request.url.path[:200]!a}: {error.detail}"
+    status, body, headers = _written(RefusedError(error.status_code, EdgeError(detail).args[0], error.headers))
+    return Response(body, status, headers)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 from edge.errors import EdgeError
@@ -14,3 +15,14 @@ class RefusedError(EdgeError):
         super().__init__(message)
         self.status = status
         self.headers = dict(headers or {})
+
+
+class BusyError(RefusedError):
+    """429: more is asked than can be answered in time; `retry_s` is when it is worth asking again."""
+
+    def __init__(self, message: str, retry_s: float) -> None:
+        super().__init__(429, message, {"Retry-After": str(max(1, math.ceil(retry_s)))})
+
+
+class RetiredError(EdgeError):
+    """A model that takes no more work, because another version of it has taken its place."""

@@ -1,33 +1,75 @@
-"""A model as the endpoint serves it: a request's bytes in, an answer's bytes out, on whichever one thread calls."""
+"""A model as the endpoint serves it: what a request asks of it, and what its answers are in bytes."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 
 from cloud.answers import ANSWERS, input_specs
+from cloud.batching import Answer, Batcher, Work
+from cloud.metrics import Metrics
 from cloud.pictures import PIXEL_LIMIT, decode_bounded
 from edge.card import Card
+from edge.errors import UsageError
 from edge.model import Model
 from edge.oip import InferRequest, NamedTensor, ProtocolError, decode_request, encode_response
-from edge.types import Frame, Geometry, Tensor
+from edge.types import Frame, Geometry, Result, Tensor
 
 VERSION = "1"
 BATCH_LIMIT = 32
 REQUEST_PIXEL_LIMIT = 4 * PIXEL_LIMIT
 PLATFORMS = {"onnx": "onnxruntime_onnx", "tflite": "tensorflow_tflite"}
+BATCH_WAIT_S = 0.002
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Asked:
+    """A request that is as the metadata says: its pictures to prepare, its outputs → whether as binary data."""
+
+    request: InferRequest
+    wanted: Mapping[str, bool]
+    pictures: Sequence[Callable[[], Tensor]]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Answered:
+    """A response's outputs, what the model saw in each picture of the request, and the variant that did."""
+
+    outputs: Sequence[NamedTensor]
+    results: Sequence[Result]
+    variant: str
 
 
 class Served:
-    """One bundle's model under a name of its own; `answer` is not reentrant, because the engine is not."""
+    """One bundle's model under a name of its own, and the lanes that work for it."""
 
-    def __init__(self, model: Model, card: Card, *, name: str | None = None) -> None:
+    def __init__(
+        self,
+        model: Model,
+        card: Card,
+        *,
+        name: str | None = None,
+        metrics: Metrics | None = None,
+        batch_wait_s: float = BATCH_WAIT_S,
+    ) -> None:
+        if card.task not in ANSWERS:
+            raise UsageError(
+                f"{card.name}: its task is {card.task}, edge-cloud serves {' and '.join(ANSWERS)}; choose another --model"
+            )
         self.name = name or card.name
+        self.card = card
         self.variant = model.variant.name
         self.version = VERSION
         self._model = model
         self._inputs = input_specs(card)
         self._answers = ANSWERS[card.task](card)
-        self._prepare: dict[str, Callable[[NamedTensor], list[Tensor]]] = {"image": self._pictures, "tensor": self._tensors}
+        self._pictures: dict[str, Callable[[NamedTensor], list[Callable[[], Tensor]]]] = {
+            "image": self._encoded,
+            "tensor": self._prepared,
+        }
+        size_wh = (card.input.width, card.input.height)
+        self.batcher = Batcher(model, self.name, size_wh, metrics or Metrics(), wait_s=batch_wait_s)
 
     def metadata(self) -> dict[str, object]:
         """The protocol's model metadata."""
@@ -39,31 +81,48 @@ class Served:
             "outputs": [spec.as_json() for spec in self._answers.specs],
         }
 
-    def answer(self, body: bytes, headers: Mapping[str, str]) -> tuple[bytes, dict[str, str]]:
-        """The body and headers that answer an inference request.
+    def ask(self, body: bytes, headers: Mapping[str, str]) -> Asked:
+        """What a REST request asks. Raises ProtocolError for one that is not as the metadata says."""
+        return self.check(decode_request(body, headers))
 
-        Raises ProtocolError for a request that is not as the metadata says, DataError for a picture that does not
-        decode, and EngineError.
+    def check(self, request: InferRequest) -> Asked:
+        """What a decoded request asks. Raises ProtocolError for one that is not as the metadata says."""
+        return Asked(request, self._wanted(request), self._batch(request))
+
+    def submit(self, asked: Asked, done: Callable[[Answered | Exception], None]) -> Work:
+        """Have it answered; `done` runs on another thread. Raises RetiredError.
+
+        The error may be DataError or ProtocolError, for pictures that cannot be decoded, or EngineError.
         """
-        request = decode_request(body, headers)
-        wanted = self._wanted(request)
-        answers = []
-        for tensor in self._batch(request):
-            outputs = self._model.engine.infer(tensor)
-            answers.append((outputs, self._model.task.decode(outputs, tensor)))
-        tensors = self._answers.tensors(answers)
+
+        def finish(answers: list[Answer] | Exception) -> None:
+            try:
+                done(answers if isinstance(answers, Exception) else self._answered(asked, answers))
+            except Exception as error:
+                done(error)
+
+        work = Work(asked.pictures, finish)
+        self.batcher.submit(work)
+        return work
+
+    def encode(self, asked: Asked, answered: Answered) -> tuple[bytes, dict[str, str]]:
+        """The body and headers of a REST answer."""
         return encode_response(
             self.name,
-            [tensors[name] for name in wanted],
+            answered.outputs,
             model_version=self.version,
-            request_id=request.id,
-            binary=[name for name, binary in wanted.items() if binary],
-            parameters={"variant": self.variant},
+            request_id=asked.request.id,
+            binary=[name for name, binary in asked.wanted.items() if binary],
+            parameters={"variant": answered.variant},
         )
 
-    def close(self) -> None:
-        """Let go of the engine."""
-        self._model.engine.close()
+    def retire(self) -> None:
+        """Take no more requests, answer those accepted, then let go of the engine; returns at once."""
+        self.batcher.retire()
+
+    def _answered(self, asked: Asked, answers: list[Answer]) -> Answered:
+        tensors = self._answers.tensors(answers)
+        return Answered([tensors[name] for name in asked.wanted], [result for _, result in answers], self.variant)
 
     def _wanted(self, request: InferRequest) -> dict[str, bool]:
         """The outputs to give → whether as binary data."""
@@ -78,8 +137,8 @@ class Served:
             return dict.fromkeys(known, request.binary)
         return {output.name: output.binary for output in request.outputs}
 
-    def _batch(self, request: InferRequest) -> list[Tensor]:
-        if len(request.inputs) != 1 or not request.inputs.keys() <= self._prepare.keys():
+    def _batch(self, request: InferRequest) -> list[Callable[[], Tensor]]:
+        if len(request.inputs) != 1 or not request.inputs.keys() <= self._pictures.keys():
             names = ", ".join(ascii(name[:80]) for name in list(request.inputs)[:5]) or "nothing"
             raise ProtocolError(f"expected one input, image or tensor, got {names}")
         ((name, given),) = request.inputs.items()
@@ -91,22 +150,32 @@ class Served:
             )
         if not 1 <= shape[0] <= BATCH_LIMIT:
             raise ProtocolError(f"input {name}: a batch of {shape[0]}, from 1 to {BATCH_LIMIT} are accepted")
-        return self._prepare[name](given)
+        return self._pictures[name](given)
 
-    def _pictures(self, given: NamedTensor) -> list[Tensor]:
-        """Decoded and prepared one after another, so that one full-size picture is in memory at a time."""
-        prepared = []
-        pixels = 0
-        for index, raw in enumerate(given.data):
-            image = decode_bounded(raw, f"input image, element {index}")
-            pixels += image.shape[0] * image.shape[1]
-            if pixels > REQUEST_PIXEL_LIMIT:
-                raise ProtocolError(f"input image: more than {REQUEST_PIXEL_LIMIT} pixels in one request; send fewer pictures")
-            prepared.append(self._model.task.prepare(Frame(image, index, 0.0, "request")))
-        return prepared
+    def _encoded(self, given: NamedTensor) -> list[Callable[[], Tensor]]:
+        """To be decoded and prepared on a lane, so that as many full-size pictures are in memory as there are lanes."""
+        pixels = _Pixels()
+        return [partial(self._decode, raw, index, pixels) for index, raw in enumerate(given.data)]
 
-    def _tensors(self, given: NamedTensor) -> list[Tensor]:
+    def _decode(self, raw: bytes, index: int, pixels: _Pixels) -> Tensor:
+        image = decode_bounded(raw, f"input image, element {index}")
+        pixels.add(image.shape[0] * image.shape[1])
+        return self._model.task.prepare(Frame(image, index, 0.0, "request"))
+
+    def _prepared(self, given: NamedTensor) -> list[Callable[[], Tensor]]:
         """Already prepared by the sender."""
         height, width = given.shape[1:3]
         geometry = Geometry((1.0, 1.0), (0.0, 0.0), (width, height))
-        return [Tensor(picture[None], geometry) for picture in given.data]  # type: ignore[call-overload]
+        return [partial(Tensor, picture[None], geometry) for picture in given.data]  # type: ignore[call-overload]
+
+
+class _Pixels:
+    """Those of one request, whichever lane decodes them."""
+
+    def __init__(self) -> None:
+        self._seen = 0
+
+    def add(self, count: int) -> None:
+        self._seen += count
+        if self._seen > REQUEST_PIXEL_LIMIT:
+            raise ProtocolError(f"input image: more than {REQUEST_PIXEL_LIMIT} pixels in one request; send fewer pictures")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from edge.oip import InferResponse
-from edge.types import Classes, Detections, Float32, Result
+from edge.types import Classes, Detections, Float32, Geometry, Result
 
 UNKNOWN_CLASS = -1
 """The id of a class that another model named: labels are all that two models share."""
@@ -16,8 +16,8 @@ def wanted(result: Result) -> list[str]:
     return ["boxes", "labels", "scores"] if isinstance(result, Detections) else ["labels", "scores"]
 
 
-def read_answer(response: InferResponse, local: Result, scale_xy: tuple[float, float]) -> Result:
-    """The answer to one picture, of the kind that `local` is; boxes are multiplied by `scale_xy`.
+def read_answer(response: InferResponse, local: Result, geometry: Geometry) -> Result:
+    """The answer to one picture, of the kind that `local` is; `geometry` is the map from the frame to that picture.
 
     Raises KeyError for an output that is missing, and ValueError and TypeError for one that makes no sense.
     """
@@ -29,20 +29,20 @@ def read_answer(response: InferResponse, local: Result, scale_xy: tuple[float, f
         raise ValueError("its scores are no probabilities, best first")
     class_ids = np.full(len(labels), UNKNOWN_CLASS, np.int64)
     if isinstance(local, Detections):
-        return Detections(_boxes(response, len(labels), scale_xy), scores, class_ids, labels)
+        return Detections(_boxes(response, len(labels), geometry), scores, class_ids, labels)
     if not labels:
         raise ValueError("0 labels and 0 scores")
     return Classes(class_ids, scores, labels)
 
 
-def _boxes(response: InferResponse, count: int, scale_xy: tuple[float, float]) -> Float32:
+def _boxes(response: InferResponse, count: int, geometry: Geometry) -> Float32:
     boxes = np.array(response.outputs["boxes"].data, np.float32)
     if boxes.size != count * 4 or boxes.shape[-1:] != (4,):
         raise ValueError(f"boxes {list(boxes.shape)} for {count} labels")
-    boxes = boxes.reshape(-1, 4) * np.array(scale_xy * 2, np.float32)
+    boxes = boxes.reshape(-1, 4)
     if not (boxes[:, :2] <= boxes[:, 2:]).all():
         raise ValueError("a box whose corners are swapped")
-    return boxes
+    return geometry.to_original(boxes)
 
 
 def _text(value: object) -> str:

@@ -21,22 +21,37 @@ Fraction = Annotated[float, Meta(gt=0.0, le=1.0)]
 Positive = Annotated[float, Meta(gt=0.0)]
 Count = Annotated[int, Meta(ge=0)]
 Unit = Annotated[float, Meta(ge=0.0, le=1.0)]
+KeypointName = Annotated[str, Meta(min_length=1, max_length=100)]
 
-HEADS_OF_TASK = {"classify": ("softmax",), "detect": ("yolox", "yolov8", "ssd", "nanodet", "fastestdet")}
+HEADS_OF_TASK = {
+    "classify": ("softmax", "probability"),
+    "detect": ("yolox", "yolov8", "ssd", "nanodet", "fastestdet"),
+    "pose": ("yolov8-pose",),
+    "segment": ("argmax",),
+}
 """Task → the heads it can have."""
 
 ROLES_OF_HEAD = {
     "softmax": ("logits",),
+    "probability": ("probabilities",),
     "yolox": ("predictions",),
     "yolov8": ("predictions",),
     "nanodet": ("predictions",),
     "fastestdet": ("predictions",),
     "ssd": ("boxes", "classes", "scores", "count"),
+    "yolov8-pose": ("predictions",),
+    "argmax": ("logits",),
 }
 """Head → the roles for which each variant's `outputs` names a tensor; no more and no fewer."""
 
 FIGURES_OF_TASK = {"classify": ("top1", "top5"), "detect": ("ap50", "ap")}
-"""Task → the figures that an `Accuracy` has beside `ece`."""
+"""Task → the figures that an `Accuracy` has beside `ece`; the others are not measured."""
+
+ANSWERED_TASKS = ("classify", "detect")
+"""The tasks that an endpoint answers for."""
+
+BACKGROUND = "background"
+"""The name of the first label of a segmentation whose cells are of nothing."""
 
 
 class _Strict(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
@@ -69,12 +84,13 @@ class InputGeometry(_Strict, frozen=True, kw_only=True):
 
 
 class DetectOptions(_Strict, frozen=True, kw_only=True):
-    """How a detection head is decoded, and which of its boxes are reported.
+    """How a detection or pose head is decoded, and which of its boxes are reported.
 
     `strides` are the pixels a cell of each grid, in the order of the predictions (yolox, nanodet); `cell_offset` is
     where in its cell a nanodet prior sits, 0.5 for NanoDet and 0 for NanoDet-Plus; `class_offset` is added to an ssd
     class number to give the index of its label. Boxes whose calibrated score is below `score_threshold` are left out,
     as are those that overlap a better one of their class by more than `iou_threshold`; `max_detections` remain.
+    `keypoints` names a pose head's, in the order of its output; a detection head has none.
     """
 
     strides: Annotated[tuple[Annotated[int, Meta(ge=1, le=1024)], ...], Meta(min_length=1, max_length=8)] = (8, 16, 32)
@@ -83,6 +99,7 @@ class DetectOptions(_Strict, frozen=True, kw_only=True):
     max_detections: Annotated[int, Meta(ge=1, le=10_000)] = 100
     class_offset: Annotated[int, Meta(ge=-1000, le=1000)] = 0
     cell_offset: Unit = 0.5
+    keypoints: Annotated[tuple[KeypointName, ...], Meta(min_length=1, max_length=1000)] | None = None
 
 
 class TensorInput(_Strict, frozen=True, kw_only=True):
@@ -115,6 +132,37 @@ class Accuracy(_Strict, frozen=True, kw_only=True):
     ece: Unit
 
 
+class Promise(_Strict, frozen=True, kw_only=True):
+    """Accepting answers of a confidence of at least `threshold` keeps their error rate below `alpha`.
+
+    `coverage` is the share of the calibration's answers that were accepted.
+    """
+
+    alpha: Fraction
+    threshold: Unit
+    coverage: Fraction
+
+
+SelectionUnit = Literal["frame", "object"]
+
+
+class Selection(_Strict, frozen=True, kw_only=True):
+    """What may be promised of local answers (edge.selection), and how confident those were from which that was learnt.
+
+    An answer is a classifier's best class, a detector's `object` of at least the card's score threshold, or all of a
+    `frame`'s objects at once, as confident as the least certain of them; frames without any object are no answers. It
+    is wrong when its best class is, or when one of its objects is none. Each promise fails with a probability of at most
+    `delta`, over the choice of the `answers` that calibrated. `quantiles` of their confidence are equally spaced, the
+    least and the greatest among them.
+    """
+
+    unit: SelectionUnit
+    answers: Annotated[int, Meta(ge=1)]
+    delta: Fraction
+    promises: tuple[Promise, ...]
+    quantiles: Annotated[tuple[Unit, ...], Meta(min_length=2, max_length=1001)]
+
+
 class Variant(_Strict, frozen=True, kw_only=True):
     """One file of the model, made for some processors.
 
@@ -122,9 +170,12 @@ class Variant(_Strict, frozen=True, kw_only=True):
     unsigned (u8s8) or signed (s8s8) beside signed weights; products of 8-bit weights saturate on x86 without VNNI unless
     computed with care, which the ONNX engine does, products of 7-bit weights never do. `tolerance` is the
     largest absolute difference from the golden outputs that a device may show. `temperature` calibrates this variant's
-    own confidence: softmax(logits / temperature), or sigmoid(logit(score) / temperature) of a detection. `outputs` are
+    own confidence: softmax(logits / temperature), where the logarithm stands for logits of a head that gives
+    probabilities, or sigmoid(logit(score) / temperature) of a detection, for
+    which a class of which there was enough has one of its own in `class_temperatures`, by its label's id. `outputs` are
     tensor names by role; the head says which roles there are. `speedup` is how many times as fast as the bundle's
-    float32 variant the build measured it to be, one thread, on the machine that its report names.
+    float32 variant the build measured it to be, one thread, on the machine that its report names. `selections` say for
+    which confidences its answers may be accepted with a promise.
     """
 
     name: Name
@@ -139,8 +190,10 @@ class Variant(_Strict, frozen=True, kw_only=True):
     input: TensorInput
     outputs: dict[str, str]
     temperature: Positive = 1.0
+    class_temperatures: dict[str, Positive] = {}
     tolerance: Annotated[float, Meta(ge=0.0)]
     accuracy: Accuracy | None = None
+    selections: tuple[Selection, ...] = ()
     speedup: Positive | None = None
 
 
@@ -164,12 +217,12 @@ class Provenance(_Strict, frozen=True, kw_only=True):
 
 
 class Card(_Strict, frozen=True, kw_only=True):
-    """The whole card; `variants` stand in order of preference, and `detect` is there for detectors only."""
+    """The whole card; `variants` stand in order of preference, and `detect` is there for the tasks detect and pose only."""
 
     schema_version: Literal[1] = 1
     name: Name
-    task: Literal["classify", "detect"]
-    head: Literal["softmax", "yolox", "yolov8", "ssd", "nanodet", "fastestdet"]
+    task: Literal["classify", "detect", "pose", "segment"]
+    head: Literal["softmax", "probability", "yolox", "yolov8", "ssd", "nanodet", "fastestdet", "yolov8-pose", "argmax"]
     detect: DetectOptions | None = None
     labels: tuple[Label, ...]
     input: InputGeometry
@@ -237,9 +290,16 @@ def _task_problem(card: Card) -> str:
     heads = HEADS_OF_TASK[card.task]
     if card.head not in heads:
         return f"task {card.task} has no head {card.head!r}, it has {', '.join(heads)}"
-    if (card.detect is not None) != (card.task == "detect"):
-        return "a detector lacks 'detect'" if card.task == "detect" else f"task {card.task} has no 'detect'"
-    return ""
+    if card.task == "segment" and len(card.labels) < 2:
+        return f"a segmentation has two labels at least, this one {len(card.labels)}"
+    if (card.detect is not None) != (card.task in ("detect", "pose")):
+        return f"task {card.task} {'lacks' if card.detect is None else 'has no'} 'detect'"
+    keypoints = None if card.detect is None else card.detect.keypoints
+    if (keypoints is not None) != (card.task == "pose"):
+        return f"task {card.task} {'lacks' if keypoints is None else 'has no'} 'detect.keypoints'"
+    names = keypoints or ()
+    twice = next((name for name in names if names.count(name) > 1), None)
+    return f"the keypoint {twice!r} stands twice" if twice is not None else ""
 
 
 def _variant_problem(card: Card, variant: Variant) -> str:
@@ -250,6 +310,10 @@ def _variant_problem(card: Card, variant: Variant) -> str:
     stray = sorted(set(variant.outputs) - set(ROLES_OF_HEAD[card.head]))
     if stray:
         return f"variant {variant.name} names an output for {stray[0]!r}, of which head {card.head} knows nothing"
+    strange = sorted(set(variant.class_temperatures) - {label.id for label in card.labels})
+    if strange or (variant.class_temperatures and card.task != "detect"):
+        of = repr(strange[0]) if strange else "classes"
+        return f"variant {variant.name} has a temperature for {of}, task {card.task} has none"
     if variant.accuracy is None:
         return ""
     for task, figures in FIGURES_OF_TASK.items():

@@ -11,12 +11,14 @@ from typing import TypeAlias, cast, overload
 import numpy as np
 
 from edge.boxes_data import BoxSample
+from edge.card import SelectionUnit
 from edge.datasets import Labelled, Sample, labelled_frames
 from edge.detection_metrics import detection_ap, true_positives
+from edge.engines import infer
 from edge.errors import DataError
 from edge.model import Model
 from edge.tasks.detect import Detect
-from edge.types import Bools, Detections, Float32, Int64, Outputs, Result, Tensor
+from edge.types import Bools, Classes, Detections, Float32, Int64, Outputs, Result, Tensor
 
 __all__ = ["DetectionReport", "Report", "detection_ap", "evaluate", "expected_calibration_error"]
 
@@ -50,12 +52,18 @@ class Report:
     ms_per_image: float
     scored: Scored = field(repr=False, compare=False)
 
+    @property
+    def answers(self) -> dict[SelectionUnit, Scored]:
+        """What a device may accept or not, by unit."""
+        return {"frame": self.scored}
+
 
 @dataclass(frozen=True, slots=True)
 class DetectionReport:
     """What was measured over `images` pictures: average precisions in [0, 1], and what `Report` has.
 
     `ece` compares the scores of detections, from 0.05, with how many of them find an object of their class at IoU 0.5.
+    `answers` are what a device may accept or not, each object it reports, or a frame's objects together (edge.card).
     """
 
     images: int
@@ -65,6 +73,7 @@ class DetectionReport:
     ece: float
     ms_per_image: float
     scored: Scored = field(repr=False, compare=False)
+    answers: dict[SelectionUnit, Scored] = field(repr=False, compare=False)
 
 
 def calibration_bins(confidence: Float32) -> Int64:
@@ -118,7 +127,7 @@ class _Run:
         for frame, sample in labelled_frames(samples, self.skip):
             started = time.perf_counter()
             tensor = model.task.prepare(frame)
-            outputs = model.engine.infer(tensor)
+            outputs = infer(model.engine, tensor)
             result = model.task.decode(outputs, tensor)
             self.seconds.append(time.perf_counter() - started)
             self.heard(sample.path, result)
@@ -137,6 +146,7 @@ def _classification(model: Model, samples: Iterable[Sample], run: _Run) -> Repor
     best: list[Int64] = []
     confidence: list[float] = []
     for sample, _, _, result in run.pictures(model, samples):
+        assert isinstance(result, Classes)
         truth.append(sample.class_id)
         best.append(result.class_ids)
         confidence.append(result.confidence)
@@ -158,8 +168,11 @@ def _detection(model: Model, task: Detect, samples: Iterable[BoxSample], run: _R
     thorough = task.replaced(score_threshold=AP_SCORE, max_detections=AP_DETECTIONS)
     truth: list[BoxSample] = []
     found: list[Detections] = []
-    for sample, tensor, outputs, _ in run.pictures(model, samples):
+    reported: list[Detections] = []
+    for sample, tensor, outputs, result in run.pictures(model, samples):
+        assert isinstance(result, Detections)
         truth.append(sample)
+        reported.append(result)
         found.append(thorough.decode(outputs, tensor))
     ap50, ap = detection_ap(truth, found)
     scored = scored_detections(truth, found)
@@ -171,15 +184,24 @@ def _detection(model: Model, task: Detect, samples: Iterable[BoxSample], run: _R
         ece=expected_calibration_error(scored.confidence, scored.right),
         ms_per_image=run.ms_per_image,
         scored=scored,
+        answers={"object": scored_detections(truth, reported, least=0.0), "frame": _scored_frames(truth, reported)},
     )
 
 
-def scored_detections(truth: Iterable[BoxSample], found: Iterable[Detections]) -> Scored:
-    """Score and correctness of every detection whose calibration counts."""
+def scored_detections(truth: Iterable[BoxSample], found: Iterable[Detections], least: float = ECE_SCORE) -> Scored:
+    """Score and correctness of every detection of at least that score; its own makes it one whose calibration counts."""
     scores, right = [np.zeros(0, np.float32)], [np.zeros(0, np.bool_)]
     for sample, detections in zip(truth, found, strict=True):
-        likely = detections[detections.scores >= ECE_SCORE]
+        likely = detections[detections.scores >= least]
         correct, counted = true_positives(sample, likely)
         scores.append(likely.scores[counted])
         right.append(correct[counted])
     return Scored(np.concatenate(scores), np.concatenate(right))
+
+
+def _scored_frames(truth: Iterable[BoxSample], reported: Iterable[Detections]) -> Scored:
+    """Confidence and correctness of frames with objects: right are those whose every object is."""
+    scored = [scored_detections([sample], [objects], least=0.0) for sample, objects in zip(truth, reported, strict=True)]
+    scored = [one for one in scored if len(one.right)]
+    confidence = np.array([one.confidence.min() for one in scored], np.float32)
+    return Scored(confidence, np.array([one.right.all() for one in scored], np.bool_))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime, timezone
 from typing import Annotated, Any, Literal
 
 import msgspec
+import numpy as np
 
-from edge.types import Detections, Event, Notice, NoticeKind, Result
+from edge.types import NOTHING, Box, Classes, Detections, Event, Int16, Mask, Notice, NoticeKind, Result
 
 
 class DecisionRecord(msgspec.Struct, forbid_unknown_fields=True):
@@ -26,12 +28,39 @@ class ClassRecord(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class ObjectRecord(msgspec.Struct, forbid_unknown_fields=True):
-    """One object, its calibrated score and its box: left, top, right, bottom in pixels of the frame."""
+    """One object, its calibrated score and its box: left, top, right, bottom in pixels of the frame.
+
+    `keypoints` are x and y in pixels of the frame and a score, in the order of the card's names, where there are any.
+    """
 
     label: str
     score: float
     box_xyxy: tuple[float, float, float, float]
     track: int | None
+    keypoints: list[tuple[float, float, float]] | msgspec.UnsetType = msgspec.UNSET
+
+
+class SegmentRecord(msgspec.Struct, forbid_unknown_fields=True):
+    """All cells of one class: their share of the mask, their mean score, and the box around them in pixels of the frame."""
+
+    label: str
+    class_id: int
+    share: float
+    score: float
+    box_xyxy: tuple[float, float, float, float]
+
+
+class MaskRecord(msgspec.Struct, forbid_unknown_fields=True):
+    """The class of each cell of a grid of `width` x `height` over the part `box_xyxy` of the frame, in its pixels.
+
+    `runs` are class id and length of one run of equal cells after another, row by row; the id is -1 for background and what
+    was filtered out.
+    """
+
+    width: int
+    height: int
+    box_xyxy: tuple[float, float, float, float]
+    runs: list[tuple[int, int]]
 
 
 class ChangeRecord(msgspec.Struct, forbid_unknown_fields=True):
@@ -43,13 +72,18 @@ class ChangeRecord(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class ResultRecord(msgspec.Struct, forbid_unknown_fields=True):
-    """What was seen: a classifier's most probable `classes` or a detector's `objects`, never both; best first."""
+    """What was seen, of one kind: a classifier's most probable `classes` or a detector's `objects`, best first, or a
+    segmentation's `segments`, largest first, with their `mask`.
+    """
 
     classes: list[ClassRecord] | msgspec.UnsetType = msgspec.UNSET
     objects: list[ObjectRecord] | msgspec.UnsetType = msgspec.UNSET
+    segments: list[SegmentRecord] | msgspec.UnsetType = msgspec.UNSET
+    mask: MaskRecord | msgspec.UnsetType = msgspec.UNSET
 
 
-ONE_KIND = msgspec.Meta(extra_json_schema={"oneOf": [{"required": ["classes"]}, {"required": ["objects"]}]})
+KINDS = (["classes"], ["objects"], ["segments", "mask"])
+ONE_KIND = msgspec.Meta(extra_json_schema={"oneOf": [{"required": kind} for kind in KINDS]})
 
 
 class TimingsRecord(msgspec.Struct, forbid_unknown_fields=True):
@@ -122,12 +156,47 @@ def _iso_8601(at_s: float) -> str:
 
 
 def _result_record(result: Result) -> ResultRecord:
+    if isinstance(result, Mask):
+        return _mask_records(result)
     scores = [round(score, 6) for score in result.scores.tolist()]
-    if not isinstance(result, Detections):
+    if isinstance(result, Classes):
         return ResultRecord(classes=[ClassRecord(label, score) for label, score in zip(result.labels, scores, strict=True)])
-    boxes = [tuple(round(edge, 2) for edge in box) for box in result.boxes_xyxy.tolist()]
+    boxes = [_rounded(box) for box in result.boxes_xyxy.tolist()]
     tracks = [None] * len(result) if result.tracks is None else [track or None for track in result.tracks.tolist()]
-    return ResultRecord(objects=[ObjectRecord(*item) for item in zip(result.labels, scores, boxes, tracks, strict=True)])
+    points = _keypoints(result)
+    return ResultRecord(
+        objects=[ObjectRecord(*item) for item in zip(result.labels, scores, boxes, tracks, points, strict=True)]
+    )
+
+
+def _keypoints(objects: Detections) -> list[list[tuple[float, float, float]] | msgspec.UnsetType]:
+    if objects.keypoints is None:
+        return [msgspec.UNSET] * len(objects)
+    return [[(round(x, 2), round(y, 2), round(score, 6)) for x, y, score in points] for points in objects.keypoints.tolist()]
+
+
+def _mask_records(mask: Mask) -> ResultRecord:
+    segments = [
+        SegmentRecord(one.label, one.class_id, round(one.share, 6), round(one.score, 6), _rounded(one.box_xyxy))
+        for one in mask.segments()
+    ]
+    height, width = mask.class_ids.shape
+    return ResultRecord(
+        segments=segments, mask=MaskRecord(width, height, _rounded(mask.area_xyxy), run_lengths(mask.class_ids))
+    )
+
+
+def run_lengths(class_ids: Int16) -> list[tuple[int, int]]:
+    """Class id and length of each run of equal cells of [h, w], row by row."""
+    cells = class_ids.ravel()
+    starts = np.flatnonzero(np.diff(cells, prepend=np.int16(NOTHING - 1)))
+    lengths = np.diff(starts, append=len(cells))
+    return list(zip(cells[starts].tolist(), lengths.tolist(), strict=True))
+
+
+def _rounded(box_xyxy: Sequence[float]) -> Box:
+    left, top, right, bottom = (round(edge, 2) for edge in box_xyxy)
+    return left, top, right, bottom
 
 
 def utf8(text: str) -> str:

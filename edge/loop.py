@@ -85,14 +85,14 @@ def run(
                     yield event
                     event = None  # what is not referred to any more can be used again
                 seen = None
-                yield from _notices(sources, workers)
+                yield from _notices(sources, scenes, workers)
                 if offloader is not None:
-                    yield from (_revision(answer, clock()) for answer in offloader.answers())
+                    yield from (_revision(answer, sources, scenes, clock()) for answer in offloader.answers())
         except EdgeError as error:
             failure = error  # what the cloud still owes us comes first
-    yield from _notices(sources, workers)
+    yield from _notices(sources, scenes, workers)
     if offloader is not None:
-        yield from (_revision(answer, clock()) for answer in offloader.drain(DRAIN_S))
+        yield from (_revision(answer, sources, scenes, clock()) for answer in offloader.drain(DRAIN_S))
     if failure is None and intake.failures:
         failure = intake.failures[0]
     if failure is not None:
@@ -143,8 +143,8 @@ def _event(seen: Seen, scene: Scene, clock: Callable[[], float], wall_clock: Cal
     )
 
 
-def _notices(sources: Sequence[Source], workers: Workers) -> Iterator[Notice]:
-    for notices in [*(source.notices for source in sources), workers.notices]:
+def _notices(sources: Sequence[Source], scenes: Sequence[Scene], workers: Workers) -> Iterator[Notice]:
+    for notices in [*(source.notices for source in sources), workers.notices, *(scene.policy.notices for scene in scenes)]:
         while notices:
             yield notices.popleft()
 
@@ -160,7 +160,13 @@ def _offload(event: Event, offloader: Offloader, policy: Policy) -> Event:
     return replace(event, decision=replace(event.decision, action="accept", reason=reason))
 
 
-def _revision(answer: Answer, now_s: float) -> Event:
+def _revision(answer: Answer, sources: Sequence[Source], scenes: Sequence[Scene], now_s: float) -> Event:
+    """The event of an answer, of which the source's policy is told."""
+    asked = answer.event.result
+    if isinstance(asked, Detections) and asked.tracks is not None:
+        tracks = asked.tracks[list(answer.event.decision.about)].tolist()
+        names = [source.name for source in sources]
+        scenes[names.index(answer.event.frame.source)].policy.answered(tracks)
     return replace(
         answer.event,
         result=answer.result,

@@ -193,6 +193,21 @@ def decode_response(body: bytes, headers: Mapping[str, str]) -> InferResponse:
     return InferResponse(response.model_name, version, response.id or "", outputs, said)
 
 
+def from_raw(
+    name: str, datatype: str, shape: Sequence[int], raw: bytes, parameters: Mapping[str, Any] | None = None
+) -> NamedTensor:
+    """The tensor whose binary data, as gRPC's raw contents carry it, is `raw`. Raises ProtocolError."""
+    where = f"tensor {_shown(name)}"
+    described = _Tensor(name, datatype, list(shape), dict(parameters or {}))
+    data = _from_binary(memoryview(raw), described, _count(shape, datatype, where), where)
+    return NamedTensor(name, datatype, tuple(shape), data, described.parameters)
+
+
+def to_raw(tensor: NamedTensor) -> bytes:
+    """The binary data of a tensor, as gRPC's raw contents carry it."""
+    return _to_binary(tensor)
+
+
 def _encode_tensors(tensors: Sequence[NamedTensor], binary: Collection[str]) -> tuple[list[_Tensor], list[bytes]]:
     encoded, blobs = [], []
     for tensor in tensors:

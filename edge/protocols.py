@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from types import TracebackType
 from typing import Protocol
 
@@ -58,11 +58,19 @@ class Task(Protocol):
 
 
 class Policy(Protocol):
-    """Whether a local result is good enough; time is passed in, on the clock of `Frame.captured_s`."""
+    """Whether a local result is good enough; time is passed in, on the clock of `Frame.captured_s`.
+
+    `notices` are what became of it, oldest first; whoever reads them takes them off.
+    """
+
+    notices: deque[Notice]
 
     def decide(self, result: Result, now_s: float) -> Decision: ...
     def declined(self, now_s: float) -> None:
         """The frame of the decision at `now_s` could not be offloaded: nobody was asked."""
+
+    def answered(self, tracks: Sequence[int]) -> None:
+        """The cloud has answered about objects of these identities."""
 
 
 class Sink(Protocol):

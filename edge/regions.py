@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 
@@ -12,7 +12,7 @@ import numpy as np
 
 from edge.errors import UsageError
 from edge.protocols import Task
-from edge.types import Bools, Classes, Detections, Float32, Frame, Geometry, Int64, Outputs, Result, Tensor, UInt8
+from edge.types import Bools, Box, Classes, Float32, Frame, Geometry, Int64, Mask, Outputs, Result, Tensor, UInt8
 
 MOST_POINTS = 1000
 SUBPIXEL_BITS = 6
@@ -47,6 +47,20 @@ class Region:
         contour = self.pixels(size_wh)
         inside = [cv2.pointPolygonTest(contour, (x, y), False) >= 0 for x, y in points_xy.tolist()]
         return np.array(inside, np.bool_)
+
+    def cells(self, area_xyxy: Box, cells_wh: tuple[int, int], size_wh: tuple[int, int]) -> Bools:
+        """Which cells [h, w] of a grid over `area_xyxy` of a picture have their centre inside, by the same rule."""
+        width, height = cells_wh
+        low, high = np.array(area_xyxy[:2]), np.array(area_xyxy[2:])
+        corners = (np.array(self.points) * size_wh - low) / (high - low) * cells_wh - 0.5  # centres are whole numbers
+        rows = np.arange(height)
+        crossings = np.zeros((height, width + 1), np.int64)  # of edges, where the next centre to their right is
+        for (x1, y1), (x2, y2) in zip(corners, np.roll(corners, -1, axis=0), strict=True):
+            crossed = rows[(y1 > rows) != (y2 > rows)]
+            columns = np.ceil(x1 + (crossed - y1) / (y2 - y1) * (x2 - x1))
+            crossings[crossed, np.clip(columns, 0, width).astype(np.int64)] += 1
+        inside: Bools = crossings[:, :width].cumsum(axis=1) % 2 == 1
+        return inside
 
 
 def parse_region(text: str) -> Region:
@@ -106,8 +120,8 @@ class PrivacyMask:
 class Focus:
     """A task that looks at a region only: it is given the rectangle around it, and finds what has its centre inside.
 
-    `frame.image` is not copied. A tensor's geometry maps the whole picture to the model's, so that it alone says where in
-    the picture the rectangle was. A classifier sees all of the rectangle.
+    That is an object, or a cell of a mask; a classifier sees all of the rectangle. `frame.image` is not copied. A tensor's
+    geometry maps the whole picture to the model's, so that it alone says where in the picture the rectangle was.
     """
 
     def __init__(self, task: Task, region: Region) -> None:
@@ -125,11 +139,27 @@ class Focus:
         left, top, right, bottom = self._region.bounds(size_wh)
         part = _moved(tensor.geometry, (left, top), (right - left, bottom - top))
         result = self._task.decode(outputs, replace(tensor, geometry=part))  # which clips to what the model has seen
-        if not isinstance(result, Detections):
+        if isinstance(result, Classes):
             return result
-        boxes: Float32 = result.boxes_xyxy + np.array((left, top, left, top), np.float32)
-        centres: Float32 = (boxes[:, :2] + boxes[:, 2:]) * np.float32(0.5)
-        return replace(result, boxes_xyxy=boxes)[self._region.contains(centres, size_wh)]
+        if isinstance(result, Mask):
+            mask = result.moved((left, top))
+            height, width = mask.class_ids.shape
+            return mask.only(self._region.cells(mask.area_xyxy, (width, height), size_wh))
+        objects = result.moved((left, top))
+        if objects.private_xyxy is not None:
+            unseen = outside((left, top, right, bottom), size_wh)
+            objects = replace(objects, private_xyxy=np.concatenate((objects.private_xyxy, unseen)))
+        centres: Float32 = (objects.boxes_xyxy[:, :2] + objects.boxes_xyxy[:, 2:]) * np.float32(0.5)
+        return objects[self._region.contains(centres, size_wh)]
+
+
+def outside(shown_xyxy: Box, size_wh: tuple[int, int]) -> Float32:
+    """The rectangles [n, 4] that cover all of a picture but one part of it; those thinner than a pixel are left out."""
+    left, top, right, bottom = shown_xyxy
+    width, height = size_wh
+    strips = ((0, 0, width, top), (0, bottom, width, height), (0, top, left, bottom), (right, top, width, bottom))
+    thick = [strip for strip in strips if min(strip[2] - strip[0], strip[3] - strip[1]) >= 1]
+    return np.array(thick, np.float32).reshape(-1, 4)
 
 
 def _moved(geometry: Geometry, by_xy: tuple[int, int], original_wh: tuple[int, int]) -> Geometry:
@@ -142,16 +172,14 @@ class Chosen:
     """A task that reports some classes only, and an object only from its class's own threshold.
 
     `labels` are the card's. A threshold below the detector's own does nothing: the detector reports nothing from there.
-    Of a classifier's best classes those of `classes` remain, which may be none; thresholds are for detections.
+    Of a classifier's best classes those of `classes` remain, which may be none, and of a mask their cells; thresholds are
+    for detections.
     """
 
     def __init__(
         self, task: Task, classes: frozenset[str] | None, thresholds: Mapping[str, float], *, labels: Sequence[str]
     ) -> None:
-        known = set(labels)
-        for name in sorted((classes or frozenset()) | set(thresholds)):
-            if name not in known:
-                raise UsageError(_unknown(name, labels))
+        check_classes((classes or frozenset()) | set(thresholds), labels)
         for name, threshold in thresholds.items():
             if not 0 <= threshold <= 1:
                 raise UsageError(f"threshold {threshold:g} of {name!r}: expected a number from 0 to 1")
@@ -167,6 +195,9 @@ class Chosen:
         if isinstance(result, Classes):
             kept = self._kept(result.labels, np.ones(len(result), np.float32))
             return Classes(result.class_ids[kept], result.scores[kept], tuple(result.labels[i] for i in kept.tolist()))
+        if isinstance(result, Mask):
+            ids = self._kept(result.labels, np.ones(len(result.labels), np.float32))
+            return result.only(np.isin(result.class_ids, ids))
         return result[self._kept(result.labels, result.scores)]
 
     def _kept(self, labels: tuple[str, ...], scores: Float32) -> Int64:
@@ -175,6 +206,13 @@ class Chosen:
 
     def _wanted(self, label: str, score: float) -> bool:
         return (self._classes is None or label in self._classes) and score >= self._thresholds.get(label, 0.0)
+
+
+def check_classes(names: Set[str], labels: Sequence[str]) -> None:
+    """Raise UsageError for a name that is no label, suggesting those that look like it."""
+    unknown = next(iter(sorted(names - set(labels))), None)
+    if unknown is not None:
+        raise UsageError(_unknown(unknown, labels))
 
 
 def _unknown(name: str, labels: Sequence[str]) -> str:

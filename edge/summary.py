@@ -84,8 +84,10 @@ class Summary(msgspec.Struct, frozen=True):
     `fps` is n - 1 frames over the time between the first event and the last, so start-up is not in it.
 
     `dropped` frames were replaced by newer ones, `skipped` ones could not be read, `offloaded` were sent to the
-    endpoint, `revised` came back in time, `offload_failed` did not, `offload_declined` were uncertain while the endpoint
-    was away, and `events_lost` events and video frames could not be written. `still` frames carry an earlier result,
+    endpoint, `revised` came back in time, `late` did not, `offload_failed` not at all, `withheld` were not sent because what
+    is private could not be redacted, `offload_declined` were uncertain while the endpoint was away. `spooled` were written
+    to the disk, `spool_sent` sent from there, this run's or an earlier one's, and `spool_lost` given up or not written.
+    `events_lost` events and video frames could not be written. `still` frames carry an earlier result,
     `failed` ones had none because the engine failed, and `engine_reopened` says how often that was mended. `threads` is
     the engine's share of the board, spread over `lanes` frames at a time. `sources` are told one by one, too. CPU time
     and peak memory are this process's; `reader_cpu_seconds` are those of the processes that read cameras.
@@ -109,7 +111,12 @@ class Summary(msgspec.Struct, frozen=True):
     offloaded: int
     revised: int
     offload_failed: int
+    late: int
+    withheld: int
     offload_declined: int
+    spooled: int
+    spool_sent: int
+    spool_lost: int
     events_lost: int
     latency_ms: Latencies
     first_result_s: float

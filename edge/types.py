@@ -1,12 +1,12 @@
 """The values that flow through the loop, one frozen dataclass a hop.
 
-Frame → Tensor → Outputs → Classes or Detections → Decision → Event; beside them, a Notice of what befell the loop
+Frame → Tensor → Outputs → Classes, Detections or Mask → Decision → Event; beside them, a Notice of what befell the loop
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -14,8 +14,11 @@ import numpy.typing as npt
 
 UInt8: TypeAlias = npt.NDArray[np.uint8]
 Float32: TypeAlias = npt.NDArray[np.float32]
+Float64: TypeAlias = npt.NDArray[np.float64]
+Int16: TypeAlias = npt.NDArray[np.int16]
 Int64: TypeAlias = npt.NDArray[np.int64]
 Bools: TypeAlias = npt.NDArray[np.bool_]
+Box: TypeAlias = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -55,10 +58,12 @@ class Geometry:
 
     def to_original(self, boxes_xyxy: Float32) -> Float32:
         """Boxes [n, 4] in model pixels, mapped back to original pixels and clipped to the picture."""
-        scale = np.array(self.scale_xy * 2, np.float32)
-        offset = np.array(self.offset_xy * 2, np.float32)
-        limit = np.array(self.original_wh * 2, np.float32)
-        original: Float32 = np.clip((boxes_xyxy - offset) / scale, 0, limit).astype(np.float32)
+        return self.points_to_original(boxes_xyxy.reshape(-1, 2, 2)).reshape(-1, 4)
+
+    def points_to_original(self, points_xy: Float32) -> Float32:
+        """The same of points [..., 2]."""
+        scale, offset, limit = (np.array(pair, np.float32) for pair in (self.scale_xy, self.offset_xy, self.original_wh))
+        original: Float32 = np.clip((points_xy - offset) / scale, 0, limit).astype(np.float32)
         return original
 
 
@@ -103,7 +108,10 @@ class Detections:
 
     `boxes_xyxy` is float32 [n, 4], left, top, right, bottom in pixels of the original picture, whose left edge is 0 and
     whose right edge is its width; `scores` calibrated probability float32 [n]; `class_ids` int64 [n]; `labels` n names;
-    `tracks` int64 [n], the identity that a tracker gave each object, or 0 for one that it does not follow (yet).
+    `tracks` int64 [n], the identity that a tracker gave each object, or 0 for one that it does not follow (yet);
+    `keypoints` float32 [n, k, 3], x and y like the boxes' and a score in [0, 1], where the model gives any.
+    `private_xyxy` float32 [m, 4] are the parts of the picture that may not leave the device, whichever objects are
+    chosen; None: nobody looked for them.
     """
 
     boxes_xyxy: Float32
@@ -111,6 +119,8 @@ class Detections:
     class_ids: Int64
     labels: tuple[str, ...]
     tracks: Int64 | None = None
+    keypoints: Float32 | None = None
+    private_xyxy: Float32 | None = None
 
     def __post_init__(self) -> None:
         count = len(self.labels)
@@ -130,6 +140,9 @@ class Detections:
                 raise ValueError(f"{name}: expected {np.dtype(kind)}, got {array.dtype}")
         if self.tracks is not None and (self.tracks.shape != (count,) or self.tracks.dtype != np.int64):
             raise ValueError(f"tracks: expected int64 {(count,)}, got {self.tracks.dtype} {self.tracks.shape}")
+        points = self.keypoints
+        if points is not None and (points.ndim != 3 or points.shape[::2] != (count, 3) or points.dtype != np.float32):
+            raise ValueError(f"keypoints: expected float32 ({count}, k, 3), got {points.dtype} {points.shape}")
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -141,7 +154,16 @@ class Detections:
             raise IndexError(f"expected a mask, an array of indices or a slice, got {chosen!r:.80}")
         labels = tuple(self.labels[i] for i in kept.tolist())
         tracks = None if self.tracks is None else self.tracks[kept]
-        return Detections(self.boxes_xyxy[kept], self.scores[kept], self.class_ids[kept], labels, tracks)
+        keypoints = None if self.keypoints is None else self.keypoints[kept]
+        scores, class_ids = self.scores[kept], self.class_ids[kept]
+        return Detections(self.boxes_xyxy[kept], scores, class_ids, labels, tracks, keypoints, self.private_xyxy)
+
+    def moved(self, by_xy: tuple[float, float]) -> Detections:
+        """The same objects in a picture whose origin lies so many pixels further left and up."""
+        by = np.array(by_xy * 2, np.float32)
+        keypoints = None if self.keypoints is None else self.keypoints + np.array((*by_xy, 0), np.float32)
+        private = None if self.private_xyxy is None else self.private_xyxy + by
+        return replace(self, boxes_xyxy=self.boxes_xyxy + by, keypoints=keypoints, private_xyxy=private)
 
     @property
     def confidence(self) -> float:
@@ -149,18 +171,101 @@ class Detections:
         return float(self.scores.min()) if len(self.scores) else 1.0
 
 
-Result: TypeAlias = Classes | Detections
+NOTHING = -1
+"""The class id of a mask's cell of which no class is reported."""
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """All cells of one class: their `share` of the mask, mean `score`, and the box around them in original pixels."""
+
+    class_id: int
+    label: str
+    share: float
+    score: float
+    box_xyxy: Box
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Mask:
+    """The class of each cell of a grid [h, w] that lies over `area_xyxy` of the original picture, in its pixels.
+
+    `class_ids` int16 [h, w] are indices of `labels`, all that the model knows, or NOTHING for background and what was
+    filtered out; `scores` float32 [h, w] are the calibrated probability of the class that the model saw there, whatever
+    became of it.
+    """
+
+    class_ids: Int16
+    scores: Float32
+    labels: tuple[str, ...]
+    area_xyxy: Box
+
+    def __post_init__(self) -> None:
+        if self.class_ids.ndim != 2 or not self.class_ids.size or self.class_ids.dtype != np.int16:
+            raise ValueError(f"class_ids: expected int16 (h, w), got {self.class_ids.dtype} {self.class_ids.shape}")
+        if self.scores.shape != self.class_ids.shape or self.scores.dtype != np.float32:
+            expected = f"float32 {self.class_ids.shape}"
+            raise ValueError(f"scores: expected {expected}, got {self.scores.dtype} {self.scores.shape}")
+        low, high = int(self.class_ids.min()), int(self.class_ids.max())
+        if low < NOTHING or high >= len(self.labels):
+            raise ValueError(f"class_ids: expected {NOTHING} to {len(self.labels) - 1}, got {low} to {high}")
+
+    @property
+    def confidence(self) -> float:
+        """The mean score of all cells in [0, 1], of background and of what was filtered out, too."""
+        return float(self.scores.mean(dtype=np.float64))
+
+    def segments(self) -> tuple[Segment, ...]:
+        """The classes that are there, the largest first."""
+        seen = self.class_ids != NOTHING
+        ids = self.class_ids[seen]
+        counts = np.bincount(ids, minlength=len(self.labels))
+        sums = np.bincount(ids, weights=self.scores[seen], minlength=len(self.labels))
+        largest = [int(i) for i in np.argsort(-counts, kind="stable") if counts[i]]
+        size = self.class_ids.size
+        return tuple(
+            Segment(i, self.labels[i], float(counts[i]) / size, float(sums[i] / counts[i]), self._box(self.class_ids == i))
+            for i in largest
+        )
+
+    def only(self, kept: Bools) -> Mask:
+        """The same mask with NOTHING in the cells that `kept` [h, w] does not have."""
+        return replace(self, class_ids=np.where(kept, self.class_ids, np.int16(NOTHING)))
+
+    def moved(self, by_xy: tuple[float, float]) -> Mask:
+        """The same mask in a picture whose origin lies so many pixels further left and up."""
+        left, top, right, bottom = self.area_xyxy
+        return replace(self, area_xyxy=(left + by_xy[0], top + by_xy[1], right + by_xy[0], bottom + by_xy[1]))
+
+    def _box(self, cells: Bools) -> Box:
+        """Around those cells, in original pixels."""
+        columns, rows = np.flatnonzero(cells.any(axis=0)), np.flatnonzero(cells.any(axis=1))
+        left, top, right, bottom = self.area_xyxy
+        width, height = (right - left) / cells.shape[1], (bottom - top) / cells.shape[0]
+        return (
+            left + width * int(columns[0]),
+            top + height * int(rows[0]),
+            left + width * (int(columns[-1]) + 1),
+            top + height * (int(rows[-1]) + 1),
+        )
+
+
+Result: TypeAlias = Classes | Detections | Mask
 Action: TypeAlias = Literal["accept", "offload", "skip"]
 ServedBy: TypeAlias = Literal["local", "cloud"]
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What to do with a result and why; `confidence` in [0, 1] is what the decision looked at."""
+    """What to do with a result and why; `confidence` in [0, 1] is what the decision looked at.
+
+    `about` are the places, in the result, of the objects that it is about; none: the frame as a whole.
+    """
 
     action: Action
     reason: str
     confidence: float
+    about: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,6 +324,7 @@ NoticeKind: TypeAlias = Literal[
     "engine-reopened",
     "variant-changed",
     "frame-failed",
+    "guarantee-withdrawn",
 ]
 
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from edge.engines import infer
 from edge.errors import EdgeError, EngineError
 from edge.intake import Intake, Taken
 from edge.model import Model
@@ -206,11 +207,13 @@ class Workers:
         tensors = [task.prepare(taken.frame) for task, taken in zip(tasks, moving, strict=True)]
         together = tensors[0] if len(tensors) == 1 else Tensor(np.concatenate([t.data for t in tensors]), tensors[0].geometry)
         prepared_s = time.monotonic()
-        outputs = model.engine.infer(together)
+        outputs = infer(model.engine, together)
         inferred_s = time.monotonic()
         self._recent_s.append(inferred_s - prepared_s)
-        for place, (task, taken, tensor) in enumerate(zip(tasks, moving, tensors, strict=True)):
-            own = {role: value[place : place + 1] for role, value in outputs.items()} if len(moving) > 1 else outputs
+        end = 0
+        for task, taken, tensor in zip(tasks, moving, tensors, strict=True):
+            begin, end = end, end + len(tensor.data)
+            own = {role: value[begin:end] for role, value in outputs.items()} if len(moving) > 1 else outputs
             started_s = time.monotonic()
             result = task.decode(own, tensor)
             timings = Timings(

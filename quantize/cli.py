@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edge.bundle import check_target
-from edge.card import is_name
+from edge.card import FIGURES_OF_TASK, HEADS_OF_TASK, is_name
 from edge.commands import SETTINGS, OneLineCommand, Skipped, fail, speaker, version_option
 from edge.errors import BundleError, DataError, EdgeError, GateError, UsageError
 from edge.pictures import read_picture
@@ -30,6 +30,7 @@ VARIANTS = ("int8-arm", "int8-x86", "int8-tflite", "float32")
 GOLDEN_PICTURE = PHOTOS / "chelsea.jpg"
 BUNDLE_NAME_RULE = "letters, digits, '.', '_' and '-', a letter or digit first, at most 100"
 PACKAGES = ("torch", "onnx", "onnxscript", "onnxruntime", "matplotlib", "jinja2")
+MODEL_FILES = (".onnx", ".pt", ".pth", ".pt2", ".tflite")
 TFLITE_PACKAGES = ("litert_torch", "ai_edge_litert", "ai_edge_quantizer")
 LONGEST_FILE_NAME = 240
 """In bytes; file systems allow 255, and a bundle is written beside its place first."""
@@ -42,14 +43,16 @@ say = speaker(NAME)
     "--data",
     metavar="DIR",
     type=Path,
-    required=True,
-    help="Labelled pictures: class folders, or YOLO, COCO or VOC boxes; train and val, or one set of which half measures.",
+    help="Labelled pictures: class folders, or YOLO, COCO or VOC boxes; train and val, or one set of which half measures. "
+    "Not for heads yolov8-pose and argmax, which are packed as they are.",
 )
 @click.option("--out", metavar="BUNDLE", type=Path, required=True, help="The bundle to write: NAME.edge, or a folder.")
 @click.option("--name", metavar="NAME", help="The bundle's name.  [default: the model's]")
-@click.option("--task", type=click.Choice(["classify", "detect"]), help="What a model file does.  [default: classify]")
+@click.option("--task", type=click.Choice(list(HEADS_OF_TASK)), help="What a model file does.  [default: classify]")
 @click.option(
-    "--head", metavar="HEAD", help="How a model file's output is read: softmax, yolox, yolov8, nanodet, fastestdet, ssd."
+    "--head",
+    metavar="HEAD",
+    help="How a model file's output is read: softmax, yolox, yolov8, nanodet, fastestdet, ssd, yolov8-pose, argmax.",
 )
 @click.option("--labels", metavar="FILE|SET", help="A model file's classes: a file with a name a line, imagenet, or coco.")
 @click.option("--size", metavar="WxH", help="A model file's input, where it does not say it.")
@@ -138,33 +141,36 @@ say = speaker(NAME)
 @click.option("--threads", type=click.IntRange(1, 256), help="Threads to work with.  [default: all cores]")
 @click.option("--verbose", is_flag=True, help="Say every candidate.")
 @version_option
-def main(model: str, data: Path, out: Path, name: str | None, **options: Any) -> int:
+def main(model: str, data: Path | None, out: Path, name: str | None, **options: Any) -> int:
     """Quantize MODEL, search for what keeps its accuracy, and measure every variant through the device's own code.
 
     MODEL is efficientnet-lite0, -lite1 or -lite2; an .onnx file of any exporter; a .pt2, .pt or .pth file; a .tflite
-    file, which is packed as it is; or package.module:factory, a function that returns a train.models.Classifier or
-    Detector. Exits with 3 when int8 variants were asked for and none passes the gates.
+    file, which is packed as it is, as an .onnx file of task pose or segment is; or package.module:factory, a function
+    that returns a train.models.Classifier or Detector. Exits with 3 when int8 variants were asked for and none passes
+    the gates.
     """
     names = _chosen(options["variants"])
     if name is not None and not is_name(name):
         raise UsageError(f"--name {name!r}: give {BUNDLE_NAME_RULE}")
-    if not data.is_dir():
+    if data is not None and not data.is_dir():
         raise UsageError(f"--data {data}: no such folder; give class folders of pictures, or pictures with boxes")
     _check_out(out)
     report = _report_path(options["report"], out)
     _check_installed(names)
     threads = options["threads"] or len(os.sched_getaffinity(0))
-    if model.lower().endswith(".tflite"):
-        from quantize.as_is import pack_tflite
+    said = _described(model, options) if model.lower().endswith(MODEL_FILES) else None
+    if said is not None and (said.task not in FIGURES_OF_TASK or model.lower().endswith(".tflite")):
+        from quantize.as_is import pack_as_is
 
-        said = _described(model, options)
-        pack_tflite(Path(model), said, data, out, name, GOLDEN_PICTURE, threads, say, _command())
+        pack_as_is(Path(model), said, data, out, name, GOLDEN_PICTURE, threads, say, _command())
         return 0
+    if data is None:
+        raise UsageError("give --data DIR: labelled pictures, to calibrate on and to measure with")
 
     import torch
 
     torch.set_num_threads(threads)
-    float_model = _resolved(model, options)
+    float_model = _resolved(model, said, options)
     if name is None and not is_name(float_model.name):
         raise UsageError(f"{model}: the model's name is {float_model.name!r}; give {BUNDLE_NAME_RULE}, or set --name")
 
@@ -353,17 +359,17 @@ def _numbers(flag: str, text: str | None) -> tuple[float, ...] | float | None:
     return values if len(values) == 3 else values[0]
 
 
-def _resolved(model: str, options: dict[str, Any]) -> FloatModel:
-    from quantize.resolve import from_file, from_name, is_file
+def _resolved(model: str, said: Described | None, options: dict[str, Any]) -> FloatModel:
+    from quantize.resolve import from_file, from_name
 
-    if not is_file(model):
+    if said is None:
         for flag in ("task", "head", "labels", "size", "color", "resize", "mean", "std", "output", "config"):
             if options[flag] is not None:
                 raise UsageError(f"--{flag}: is for model files; {model} says itself what it is")
         return from_name(model, options["arguments"])
     if options["arguments"]:
         raise UsageError(f"--arg {options['arguments'][0]}: is for package.module:factory; {model} is a file")
-    float_model, notes = from_file(Path(model), _described(model, options), trust=options["trust"])
+    float_model, notes = from_file(Path(model), said, trust=options["trust"])
     for line in notes:
         say(line)
     return float_model

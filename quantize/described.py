@@ -22,6 +22,10 @@ else:
 Triple = tuple[float, float, float]
 IMAGENET_MEAN: Triple = (123.675, 116.28, 103.53)
 IMAGENET_STD: Triple = (58.395, 57.12, 57.375)
+COCO_KEYPOINTS = (
+    *("nose", "left eye", "right eye", "left ear", "right ear", "left shoulder", "right shoulder", "left elbow", "right elbow"),
+    *("left wrist", "right wrist", "left hip", "right hip", "left knee", "right knee", "left ankle", "right ankle"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +50,13 @@ PRESETS = {
     ),
     "fastestdet": Preset({"color": "bgr", "resize": "stretch"}, (0, 0, 0), (255, 255, 255), {"iou_threshold": 0.45}),
     "ssd": Preset({"color": "rgb", "resize": "stretch"}, (0, 0, 0), (1, 1, 1), {}),
+    "yolov8-pose": Preset(
+        {"color": "rgb", "resize": "letterbox"},
+        (0, 0, 0),
+        (255, 255, 255),
+        {"iou_threshold": 0.7, "keypoints": COCO_KEYPOINTS},
+    ),
+    "argmax": Preset({"color": "rgb", "resize": "stretch"}, IMAGENET_MEAN, IMAGENET_STD, {}),
 }
 """By head."""
 
@@ -118,8 +129,9 @@ def read_description(path: Path | None, flags: dict[str, Any]) -> Description:
 
 def described(given: Description, where: str) -> Described:
     """The description with what its head's authors publish in place of what it does not say. Raises UsageError, InputError."""
-    head = given.head or ("softmax" if given.task in (None, "classify") else None)
-    heads = {head: task for task, known in HEADS_OF_TASK.items() for head in known}
+    heads = {head: task for task, known in HEADS_OF_TASK.items() for head in known if head in PRESETS}
+    possible = [head for head, task in heads.items() if task == (given.task or "classify")]
+    head = possible[0] if given.head is None and len(possible) == 1 else given.head
     if head is None:
         raise UsageError(f"{where}: --task detect needs --head, one of {', '.join(HEADS_OF_TASK['detect'])}")
     if head not in heads:
@@ -132,10 +144,10 @@ def described(given: Description, where: str) -> Described:
     preset = PRESETS[head]
     chosen = {key: value for key, value in (("color", given.color), ("resize", given.resize)) if value is not None}
     detect = None
-    if task == "detect":
+    if task in ("detect", "pose"):
         detect = _converted(preset.detect | given.detect, DetectOptions, f"{where}: detect")
     elif given.detect:
-        raise UsageError(f"{where}: a classifier has no table 'detect'")
+        raise UsageError(f"{where}: task {task} has no table 'detect'")
     return Described(
         task=task,
         head=head,

@@ -24,7 +24,8 @@ from edge.evaluate import (
 )
 from edge.model import Model
 from edge.protocols import Engine
-from edge.types import Float32, Frame, Result, UInt8
+from edge.selection import fit_selections
+from edge.types import Detections, Float32, Frame, Result, UInt8
 from quantize.data import Picture
 from quantize.float_model import FloatModel
 from quantize.judge import Judge
@@ -71,7 +72,7 @@ def measure(
     """
     results: dict[Path, Result] = {}
     with closing(open_engine(data, variant, EngineOptions(threads, spin=True, exact=True))) as engine:
-        variant = msgspec.structs.replace(variant, temperature=round(_temperature(model, variant, judge, engine), 4))
+        variant = _calibrated(model, variant, judge, engine)
         task = model.task_of(variant)
         report: Report | DetectionReport = evaluate(
             Model(model.name, variant, engine, task),
@@ -82,21 +83,36 @@ def measure(
         expected = engine.infer(task.prepare(Frame(golden, 0, 0.0, "golden")))[model.role]
     figures = {name: getattr(report, name) for name in FIGURES_OF_TASK[model.task]}
     accuracy = Accuracy(data=data_name, images=report.images, ece=report.ece, **figures)
-    variant = msgspec.structs.replace(variant, accuracy=accuracy)
+    variant = msgspec.structs.replace(variant, accuracy=accuracy, selections=fit_selections(report))
     return Measured(variant, data, expected, results, _reliability(variant.name, report))
 
 
-def _temperature(model: FloatModel, variant: Variant, judge: Judge, engine: Engine) -> float:
-    """What calibrates this variant's own confidence on the pictures that chose it; 1 when there is too little to fit it to."""
+def _calibrated(model: FloatModel, variant: Variant, judge: Judge, engine: Engine) -> Variant:
+    """With the temperatures of this variant's own confidence on the pictures that chose it, as far as there is enough."""
     outputs = judge.run(engine)
     if model.task == "classify":
         classes = np.array([sample.class_id for sample in judge.truth if isinstance(sample, Sample)], np.int64)
-        return fit_temperature(np.stack([given.reshape(-1) for given in outputs]), classes)
+        temperature = fit_temperature(np.stack([given.reshape(-1) for given in outputs]), classes)
+        return msgspec.structs.replace(variant, temperature=round(temperature, 4))
     boxes = [sample for sample in judge.truth if isinstance(sample, BoxSample)]
-    scored = scored_detections(boxes, judge.detections(variant, outputs))
+    found = judge.detections(variant, outputs)
+    fitted = {
+        label.id: _score_temperature(boxes, [objects[objects.class_ids == number] for objects in found])
+        for number, label in enumerate(model.labels)
+    }
+    return msgspec.structs.replace(
+        variant,
+        temperature=_score_temperature(boxes, found) or 1.0,
+        class_temperatures={label: temperature for label, temperature in fitted.items() if temperature is not None},
+    )
+
+
+def _score_temperature(truth: Sequence[BoxSample], found: Sequence[Detections]) -> float | None:
+    """None where there are too few right ones, or wrong ones."""
+    scored = scored_detections(truth, found)
     if min(int(scored.right.sum()), int((~scored.right).sum())) < FEWEST_DETECTIONS:
-        return 1.0
-    return fit_score_temperature(scored.confidence, scored.right)
+        return None
+    return round(fit_score_temperature(scored.confidence, scored.right), 4)
 
 
 def _reliability(name: str, report: Report | DetectionReport) -> Reliability:

@@ -19,15 +19,6 @@ from quantize.onnx_import import import_onnx
 from quantize.torch_files import load_torch
 from train.models import MODELS, Classifier, Detector, pretrained
 
-TORCH_FILES = (".pt", ".pth", ".pt2")
-FILES = (".onnx", *TORCH_FILES)
-"""What `from_file` reads."""
-
-
-def is_file(model: str) -> bool:
-    """Whether MODEL is a file that needs a description."""
-    return model.lower().endswith(FILES)
-
 
 def from_name(model: str, arguments: Sequence[str] = ()) -> FloatModel:
     """A published model or what a factory makes. Raises UsageError, or InputError when weights are not installed."""

@@ -42,6 +42,22 @@ def tiny_detector(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny_detector_bundle(tmp_path_factory.mktemp("detector") / "squares.edge")
 
 
+@pytest.fixture(scope="session")
+def tiny_pose(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle file of the detector of squares whose corners are keypoints; not to be written to."""
+    from tests.tiny import tiny_pose_bundle
+
+    return tiny_pose_bundle(tmp_path_factory.mktemp("pose") / "corners.edge")
+
+
+@pytest.fixture(scope="session")
+def tiny_segmenter(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle file of a segmentation into background, red, green and blue; not to be written to."""
+    from tests.tiny import tiny_segmenter_bundle
+
+    return tiny_segmenter_bundle(tmp_path_factory.mktemp("segment") / "paint.edge")
+
+
 @dataclass(frozen=True)
 class Finished:
     """How a command ended and what it printed."""

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import socket
+import ssl
+import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -26,6 +29,9 @@ METADATA = {
     ],
 }
 
+RESET = 0
+"""Instead of a status: the connection is reset without an answer."""
+
 Reply = tuple[int, bytes, dict[str, str]]
 Answer = Callable[["Endpoint", bytes, dict[str, str]], Reply]
 
@@ -45,39 +51,55 @@ def good(endpoint: Endpoint, body: bytes, headers: dict[str, str]) -> Reply:
 
 
 class Endpoint:
-    """What the server does: change `answer` and `metadata` at any time; `requests` are the paths that were asked for."""
+    """What the server does: change `answer`, `metadata` and `server` at any time.
+
+    `requests` are the paths that were asked for, but for the server's own metadata, and `headers` those of the inferences.
+    """
 
     def __init__(self, answer: Answer, metadata: Reply | None) -> None:
         self.answer = answer
         self.metadata: Reply = metadata or (200, json.dumps(METADATA).encode(), {"Content-Type": "application/json"})
+        self.server: Reply = (200, b'{"name": "test"}', {})
         self.requests: list[str] = []
+        self.headers: list[dict[str, str]] = []
         self.pictures: list[Any] = []
         self.released = threading.Event()
         """Set when the server closes: what hangs ends."""
+        self.connections = 0
         self.url = ""
         self.port = 0
 
 
 @contextmanager
-def serving(answer: Answer = good, metadata: Reply | None = None, port: int = 0) -> Iterator[Endpoint]:
-    """Serve on loopback until left."""
+def serving(
+    answer: Answer = good, metadata: Reply | None = None, port: int = 0, tls: ssl.SSLContext | None = None
+) -> Iterator[Endpoint]:
+    """Serve on loopback until left, over TLS where a context is given."""
     endpoint = Endpoint(answer, metadata)
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
         def do_GET(self) -> None:
+            if self.path.endswith("/v2"):
+                self._send(endpoint.server)
+                return
             endpoint.requests.append(self.path)
             self._send(endpoint.metadata)
 
         def do_POST(self) -> None:
             endpoint.requests.append(self.path)
+            endpoint.headers.append(dict(self.headers))
             body = self.rfile.read(int(self.headers["Content-Length"]))
             self._send(endpoint.answer(endpoint, body, dict(self.headers)))
 
         def _send(self, reply: Reply) -> None:
             status, body, headers = reply
             try:
+                if status == RESET:
+                    self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                    self.close_connection = True
+                    return
                 self.send_response(status)
                 for name, value in ({"Content-Length": str(len(body))} | headers).items():
                     self.send_header(name, value)
@@ -103,14 +125,17 @@ def serving(answer: Answer = good, metadata: Reply | None = None, port: int = 0)
         def get_request(self) -> tuple[socket.socket, Any]:
             connection, address = super().get_request()
             connections.append(connection)
+            endpoint.connections += 1
             return connection, address
 
         def handle_error(self, request: object, client_address: object) -> None:
             pass
 
     with Server(("127.0.0.1", port), Handler) as server:
+        if tls is not None:
+            server.socket = tls.wrap_socket(server.socket, server_side=True)
         endpoint.port = server.server_port
-        endpoint.url = f"http://127.0.0.1:{endpoint.port}"
+        endpoint.url = f"http{'s' if tls else ''}://127.0.0.1:{endpoint.port}"
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
         thread.start()
         try:
@@ -143,3 +168,9 @@ def until(condition: Callable[[], object], patience_s: float = 20.0) -> bool:
             return False
         time.sleep(0.005)
     return True
+
+
+def flaky(every: int, answer: Answer = good, otherwise: Reply = (RESET, b"", {})) -> Answer:
+    """One in `every` requests is answered, the others fail."""
+    counted = itertools.count(1)
+    return lambda endpoint, body, headers: answer(endpoint, body, headers) if next(counted) % every == 0 else otherwise

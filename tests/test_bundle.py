@@ -412,11 +412,15 @@ CARDS = [
     (put("name", value="../evil"), "$.name"),
     (put("name", value=""), "$.name"),
     (put("name", value="x" * 200), "$.name"),
-    (put("task", value="segment"), "$.task"),
+    (put("task", value="depth"), "$.task"),
+    (put("task", value="segment"), "task segment has no head 'softmax'"),
     (put("task", value="detect"), "task detect has no head 'softmax'"),
     (put("head", value="maskrcnn"), "$.head"),
     (put("head", value="yolox"), "task classify has no head 'yolox'"),
     (put("detect", value={}), "task classify has no 'detect'"),
+    (put("variants", 0, "class_temperatures", value={"c9": 1.5}), "a temperature for 'classes', task classify has none"),
+    (put("variants", 0, "class_temperatures", value={"z": 1.5}), "a temperature for 'z'"),
+    (put("variants", 0, "selections", value=[{"unit": "frame"}]), "$.variants[0].selections[0]"),
     (put("labels", value="cat"), "$.labels"),
     (put("labels", 3, "id", value="c2"), "label id 'c2' twice"),
     (put("input", "width", value=0), "$.input.width"),
@@ -471,7 +475,7 @@ CARDS = [
 
 
 DETECTOR_CARDS = [
-    (drop("detect"), "a detector lacks 'detect'"),
+    (drop("detect"), "task detect lacks 'detect'"),
     (put("head", value="softmax"), "task detect has no head 'softmax'"),
     (put("head", value="ssd"), "names no output for 'boxes'"),
     (put("detect", "strides", value=[]), "$.detect.strides"),

@@ -13,8 +13,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from edge.bundle import open_bundle
-from edge.errors import EngineError
-from edge.tasks.classify import Classify, best_k, softmax
+from edge.engines import infer
+from edge.errors import EngineError, UsageError
+from edge.model import open_model
+from edge.tasks.classify import HALF_STEP, Classify, Look, SecondLook, best_k, looking_twice, middle, softmax
 from edge.types import Classes, Geometry, Tensor
 from tests.samples import frame, picture
 
@@ -135,3 +137,95 @@ def test_classes_hold_together() -> None:
         Classes(np.array([1, 2]), np.array([0.5], np.float32), ("a",))
     nothing = Classes(np.zeros(0, np.int64), np.zeros(0, np.float32), ())
     assert (len(nothing), nothing.confidence) == (0, 0.0)
+
+
+# probabilities for logits
+
+
+def of_probabilities(tiny_edge: Path, temperature: float = 1.0) -> Classify:
+    card = msgspec.structs.replace(open_bundle(tiny_edge).card, head="probability")
+    return Classify(card, msgspec.structs.replace(card.variants[0], temperature=temperature), k=10)
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
+def test_probabilities_are_tempered_as_their_logarithms_are(tiny_edge: Path, temperature: float) -> None:
+    given = np.array([[0.5, 0.25, 0.25, 0, 0, 0, 0, 0, 0, 0]], np.float32)
+    found = of_probabilities(tiny_edge, temperature).decode({"probabilities": given}, TENSOR)
+    powers = (given[0] + HALF_STEP) ** (1 / temperature)
+    assert found.class_ids.tolist()[:3] == [0, 1, 2]
+    assert found.scores == pytest.approx((powers / powers.sum())[found.class_ids])
+
+
+def test_what_is_hardly_a_probability_is_no_crash(tiny_edge: Path) -> None:
+    found = of_probabilities(tiny_edge).decode({"probabilities": np.full((1, 10), -1, np.float32)}, TENSOR)
+    assert found.scores == pytest.approx([0.1] * 10)
+    with pytest.raises(EngineError, match="not finite"):
+        of_probabilities(tiny_edge).decode({"probabilities": np.full((1, 10), np.nan, np.float32)}, TENSOR)
+
+
+# a second look
+
+
+def by_hand(task: Classify, first: np.ndarray[Any, Any], second: np.ndarray[Any, Any], look: Look) -> Classes:
+    outputs = {"logits": np.stack([first, second]).astype(np.float32)}
+    return SecondLook(task, look).decode(outputs, TENSOR)
+
+
+@given(hnp.arrays(np.float32, (2, 10), elements=st.floats(-20, 20, width=32)))
+@pytest.mark.parametrize("look", ["confidence", "answer"])
+def test_the_score_is_the_geometric_mean_of_both_looks(tiny_edge: Path, look: Look, logits: np.ndarray[Any, Any]) -> None:
+    found = by_hand(task(tiny_edge), *logits, look)
+    first, second = softmax(logits[0], 1.0), softmax(logits[1], 1.0)
+    answer = int((first if look == "confidence" else (first + second) / 2).argmax())
+    assert found.class_ids[0] == answer
+    assert found.confidence == pytest.approx(np.sqrt(first[answer] * second[answer]), rel=1e-4)
+    assert (np.diff(found.scores) <= 0).all()
+    assert found.scores.max(initial=0) <= 1
+
+
+def test_looks_that_agree_change_nothing(tiny_edge: Path) -> None:
+    logits = np.arange(10, dtype=np.float32)
+    for look in ("confidence", "answer"):
+        found, once = by_hand(task(tiny_edge), logits, logits, look), task(tiny_edge).decode({"logits": logits[None]}, TENSOR)
+        assert found.labels == once.labels
+        assert found.scores == pytest.approx(once.scores)
+
+
+def test_a_confident_mistake_is_taken_back(tiny_edge: Path) -> None:
+    first, second = np.zeros(10), np.zeros(10)
+    first[3], second[4] = 6, 8
+    assert by_hand(task(tiny_edge), first, second, "confidence").labels[0] == "class 3"
+    assert by_hand(task(tiny_edge), first, second, "answer").labels[0] == "class 4"
+    assert by_hand(task(tiny_edge), first, second, "confidence").confidence < 0.05
+
+
+def test_both_looks_are_prepared_as_the_task_would(tiny_edge: Path) -> None:
+    image = picture(100, 80)
+    tensor = SecondLook(task(tiny_edge), "answer").prepare(frame(image))
+    assert tensor.data.shape[0] == 2
+    np.testing.assert_array_equal(tensor.data[:1], task(tiny_edge).prepare(frame(image)).data)
+    np.testing.assert_array_equal(tensor.data[1:], task(tiny_edge).prepare(frame(image[14:66, 17:82])).data)
+
+
+@pytest.mark.parametrize(("width", "height"), [(1, 1), (2, 3), (640, 1)])
+def test_the_middle_of_a_small_picture_is_not_nothing(width: int, height: int) -> None:
+    part = middle(picture(width, height), 0.65)
+    assert min(part.shape[:2]) >= 1
+
+
+def test_an_engine_that_takes_one_picture_is_asked_twice(tiny_edge: Path) -> None:
+    model = open_model(open_bundle(tiny_edge), variant="float32")
+    twice = looking_twice(model.task, "confidence")
+    tensor = twice.prepare(frame(picture(64, 64)))
+    both = infer(model.engine, tensor)
+    for row in range(2):
+        one = model.engine.infer(Tensor(tensor.data[row : row + 1], tensor.geometry))
+        np.testing.assert_array_equal(both["logits"][row : row + 1], one["logits"])
+    assert twice.decode(both, tensor).confidence > 0
+
+
+def test_only_a_classifier_looks_twice(tiny_edge: Path, tiny_detector: Path) -> None:
+    detector = open_model(open_bundle(tiny_detector)).task
+    assert looking_twice(detector, None) is detector
+    with pytest.raises(UsageError, match="--second-look is for classifiers"):
+        looking_twice(detector, "answer")

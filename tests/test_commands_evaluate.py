@@ -87,7 +87,7 @@ def test_limit(evaluate: Command, data: Path, limit: int, images: int) -> None:
 def test_a_limit_is_spread_over_all_of_it(evaluate: Command, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[list[Sample]] = []
 
-    def look(model: Model, samples: list[Sample], bad: Callable[[str], None]) -> Report:
+    def look(model: Model, samples: list[Sample], bad: Callable[[str], None], heard: Callable[..., None]) -> Report:
         seen.append(list(samples))
         return Report(len(samples), 0, 1.0, 1.0, 0.0, 1.0, Scored(np.ones(1, np.float32), np.ones(1, np.bool_)))
 
@@ -250,3 +250,32 @@ def test_average_precision_without_its_package(
 ) -> None:
     monkeypatch.setitem(sys.modules, "faster_coco_eval", None)
     assert "pip install faster-coco-eval" in command(main, "--model", tiny_detector, "--data", boxes).refused(2)
+
+
+def test_a_remote_bundle_answers_for_the_least_certain(evaluate: Command, data: Path, tiny_edge: Path) -> None:
+    done = evaluate("--data", data, "--json", "--variant", "float32", "--remote", tiny_edge, "--remote-variant", "int8-x86")
+    assert (done.code, done.err) == (0, "")
+    row = json.loads(done.out)["variants"]["float32"]
+    curve = row["offload"]
+    assert (curve["model"], curve["variant"]) == ("tiny", "int8-x86")
+    assert curve["share"] == [step / 10 for step in range(11)]
+    assert (curve["accuracy"][0], curve["accuracy"][-1]) == (row["top1"], curve["top1"])
+    assert -1 <= curve["efficiency"] <= 1
+
+
+def test_the_curve_as_a_table(evaluate: Command, data: Path, tiny_edge: Path) -> None:
+    done = evaluate("--data", data, "--variant", "float32", "--remote", tiny_edge)
+    assert "float32, asking tiny float32 (top-1 75.00%" in done.out
+    assert "offloaded     0%    10%" in done.out
+    assert "deferral efficiency 0.000: 0 is choosing by chance" in done.out
+
+
+def test_a_remote_of_another_task(evaluate: Command, data: Path, tiny_detector: Path) -> None:
+    done = evaluate("--data", data, "--remote", tiny_detector)
+    assert done.code == 2
+    assert "its task is detect, that of " in done.err
+
+
+def test_a_variant_of_no_remote(evaluate: Command, data: Path) -> None:
+    done = evaluate("--data", data, "--remote-variant", "float32")
+    assert (done.code, "--remote-variant does nothing without --remote" in done.err) == (2, True)

@@ -183,7 +183,46 @@ def test_offload(run: Command, folder: Path) -> None:
         assert event["result"]["classes"][1]["label"] == "other"
     summary = json.loads((folder / "s.json").read_text())
     assert (summary["offloaded"], summary["revised"]) == (6, len(revised))
-    assert summary["offload_failed"] == 6 - len(revised)
+    assert summary["offload_failed"] + summary["late"] == 6 - len(revised)
+
+
+def test_a_budget_is_kept_to(run: Command, tmp_path: Path) -> None:
+    with serving() as endpoint:
+        budget = ("--policy", "budget", "--offload-budget", "10%")
+        done = run("--source", "demo", "--max-frames", 200, "--offload", endpoint.url, *budget)
+    local = [event for event in events_in(done.out) if not event["revises"]]
+    asked = [event for event in local if event["decision"]["action"] == "offload"]
+    assert (done.code, len(local)) == (0, 200)
+    assert 1 <= len(asked) <= 20
+    assert all(event["decision"]["reason"].endswith(", within 10%") for event in asked)
+
+
+def test_a_guarantee_comes_from_the_card_and_is_withdrawn_on_other_pictures(
+    run: Command, tiny_edge: Path, tmp_path: Path
+) -> None:
+    """The tiny model is never sure; calibration had seen it sure."""
+    promise = {"alpha": 0.05, "threshold": 0.9, "coverage": 0.5}
+    selection = {"unit": "frame", "answers": 500, "delta": 0.1, "promises": [promise], "quantiles": [0.8, 0.9, 1.0]}
+    bundle = tmp_path / "promising.edge"
+
+    def add(card: dict[str, Any]) -> None:
+        for variant in card["variants"]:
+            variant["selections"] = [selection]
+
+    write_entries(bundle, with_card(entries_of(tiny_edge), add))
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    for number in range(60):
+        (pictures / f"{number:02}.png").write_bytes(encoded(picture(8, 8, seed=number), ".png"))
+    policy = ("--policy", "guarantee", "--max-error", "0.07")
+    done = run("--model", bundle, "--source", pictures, "--offload", "http://127.0.0.1:9", *policy)
+    found = [json.loads(line) for line in done.out.splitlines()]
+    [withdrawn] = [record for record in found if record["kind"] == "notice" and record["notice"] == "guarantee-withdrawn"]
+    assert withdrawn["text"].startswith("an error rate below 0.05 is not promised any more: after ")
+    assert withdrawn["text"] in done.err
+    reasons = [record["decision"]["reason"] for record in found if record["kind"] == "frame"]
+    assert "error rate < 0.05" in reasons[0]
+    assert "error rate < 0.05 withdrawn" in reasons[-1]
 
 
 def test_threshold_0_asks_nobody(run: Command, folder: Path) -> None:
@@ -202,6 +241,7 @@ def test_a_dead_endpoint_is_one_line_and_the_loop_goes_on(run: Command, folder: 
 
 # what is refused
 
+OFFLOAD = ["--source", "demo", "--offload", "http://127.0.0.1:9"]
 USER_ERRORS = [
     ([], 2, "give --camera N or --source URI"),
     (["--source", "demo", "--source", "demo"], 2, "demo is given twice; give each source once"),
@@ -238,6 +278,15 @@ USER_ERRORS = [
     (["--source", "demo", "--policy", "magic"], 2, "magic"),
     (["--source", "demo", "--threshold", "1.5"], 2, "--threshold"),
     (["--source", "demo", "--threshold", "nan"], 2, "--threshold"),
+    (["--source", "demo", "--offload-budget", "5"], 2, "expected a share as in 5%, or an amount as in 600/h or 20MB/h"),
+    (["--source", "demo", "--offload-budget", "0%"], 2, "expected a share"),
+    (["--source", "demo", "--offload-budget", "5%"], 2, "--offload-budget does nothing without --offload"),
+    ([*OFFLOAD, "--offload-budget", "5%"], 2, "--offload-budget does nothing without --policy budget"),
+    ([*OFFLOAD, "--policy", "budget"], 2, "--policy budget needs --offload-budget, as in 5%"),
+    ([*OFFLOAD, "--policy", "budget", "--offload-budget", "5%", "--offload-price", "1"], 2, "the budget 5% is not of money"),
+    ([*OFFLOAD, "--policy", "guarantee"], 2, "promises nothing frame by frame; build it with edge-quantize"),
+    ([*OFFLOAD, "--policy", "guarantee", "--second-look", "answer"], 2, "promises are for one look"),
+    (["--source", "demo", "--max-error", "0.1"], 2, "--max-error does nothing without --offload"),
     (["--source", "demo", "--threshold", "0.5"], 2, "--threshold does nothing without --offload; give both or neither"),
     (["--source", "demo", "--policy", "threshold"], 2, "--policy does nothing without --offload"),
     (["--source", "demo", "--refresh", "1"], 2, "--refresh does nothing without --motion-gate"),

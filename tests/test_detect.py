@@ -89,6 +89,24 @@ def test_the_threshold_is_on_the_calibrated_score(model: Model, tiny_detector: P
         assert found.scores == pytest.approx([score] * len(found), abs=1e-5)
 
 
+def test_a_class_may_be_calibrated_by_itself(model: Model, tiny_detector: Path) -> None:
+    """Red at 0.28 is sure enough by its own temperature of 3, blue at 0.35 not by the general one of 0.5."""
+    card = open_bundle(tiny_detector).card
+    red = next(label for label in card.labels if label.name == "red")
+    variant = msgspec.structs.replace(card.variants[0], temperature=0.5, class_temperatures={red.id: 3.0})
+    image = squares(("red", 1, 2), level=135) + squares(("blue", 3, 0), level=151) + squares(("green", 0, 0), level=200)
+    found = detect(model, image, Detect(card, variant, score_threshold=0.4))
+    assert found.labels == ("green", "red")
+    expected = [calibrated(np.array([(200 / 255) ** 2]), 0.5)[0], calibrated(np.array([(135 / 255) ** 2]), 3.0)[0]]
+    assert found.scores == pytest.approx(expected, abs=1e-5)
+
+
+def test_scores_of_several_classes_are_calibrated_each_by_its_own() -> None:
+    scores, temperatures = np.array([0.2, 0.9], np.float32), np.array([2.0, 0.5])
+    one_by_one = [calibrated(scores[i : i + 1], float(temperatures[i]))[0] for i in range(2)]
+    assert calibrated(scores, temperatures) == pytest.approx(one_by_one)
+
+
 @given(PROBABILITY, st.floats(0.2, 5))
 def test_calibration_and_its_inverse(score: float, temperature: float) -> None:
     there = calibrated(np.array([score], np.float64), temperature)

@@ -12,7 +12,7 @@ from edge.errors import EngineError
 from edge.tasks.heads import HEADS, HeadSpec, grid
 from edge.types import Outputs
 
-SPEC = HeadSpec(size_wh=(64, 32), classes=3)
+SPEC = HeadSpec(size_wh=(64, 32), classes=3, keypoints=2)
 OBJECTS = [((8.0, 4.0, 40.0, 28.0), 0.9, 1), ((33.0, 9.0, 47.0, 23.0), 0.5, 2)]
 """Box, score, class: what every head is made to say."""
 
@@ -49,6 +49,21 @@ def yolov8() -> Outputs:
 
 def yolov8_transposed() -> Outputs:
     return {"predictions": yolov8()["predictions"].transpose(0, 2, 1)}
+
+
+POINTS = [((9.0, 5.0, 0.75), (39.0, 27.0, 0.25)), ((34.0, 10.0, 1.0), (46.0, 22.0, 0.0))]
+"""Keypoints of the objects: x, y, visibility."""
+
+
+def yolov8_pose() -> Outputs:
+    columns = np.concatenate((yolov8()["predictions"], np.zeros((1, 6, 21), np.float32)), axis=1)
+    for column, points in zip((2, 9), POINTS, strict=True):
+        columns[0, 7:, column] = np.ravel(points)
+    return {"predictions": columns}
+
+
+def yolov8_pose_transposed() -> Outputs:
+    return {"predictions": yolov8_pose()["predictions"].transpose(0, 2, 1)}
 
 
 def end_to_end() -> Outputs:
@@ -104,11 +119,13 @@ CASES: dict[str, tuple[str, Callable[[], Outputs]]] = {
     "nanodet": ("nanodet", nanodet),
     "fastestdet": ("fastestdet", fastestdet),
     "ssd": ("ssd", ssd),
+    "yolov8-pose": ("yolov8-pose", yolov8_pose),
+    "yolov8-pose transposed": ("yolov8-pose", yolov8_pose_transposed),
 }
 
 
 def test_every_head_that_a_card_may_name_is_here_and_in_the_contract() -> None:
-    assert set(HEADS) == set(HEADS_OF_TASK["detect"]) == {head for head, _ in CASES.values()}
+    assert set(HEADS) == {*HEADS_OF_TASK["detect"], *HEADS_OF_TASK["pose"]} == {head for head, _ in CASES.values()}
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -180,6 +197,25 @@ def test_a_count_beyond_the_boxes_or_below_none() -> None:
     for count, found in ((99.0, 3), (0.0, 0), (-4.0, 0)):
         outputs = dict(ssd()) | {"count": np.array([count], np.float32)}
         assert len(HEADS["ssd"](outputs, SPEC, 0.25).scores) == found
+
+
+@pytest.mark.parametrize("make", [yolov8_pose, yolov8_pose_transposed])
+def test_known_keypoints_come_back(make: Callable[[], Outputs]) -> None:
+    found = HEADS["yolov8-pose"](make(), SPEC, 0.25)
+    assert found.keypoints is not None
+    assert found.keypoints.dtype == np.float32
+    np.testing.assert_array_equal(found.keypoints, np.array(POINTS))
+    assert all(HEADS[head](make(), SPEC, 0.25).keypoints is None for head, make in CASES.values() if head != "yolov8-pose")
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_keypoints_that_are_not_finite_are_refused_where_an_object_has_them(bad: float) -> None:
+    outputs = yolov8_pose()
+    outputs["predictions"][0, 7, 0] = bad  # of no object
+    HEADS["yolov8-pose"](outputs, SPEC, 0.25)
+    outputs["predictions"][0, 11, 9] = bad
+    with pytest.raises(EngineError, match="not finite"):
+        HEADS["yolov8-pose"](outputs, SPEC, 0.25)
 
 
 def test_the_grid_goes_row_by_row_and_stride_by_stride() -> None:

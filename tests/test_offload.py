@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import socket
+import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
-import cv2
 import numpy as np
 import pytest
 
-from edge import offload as offload_module
-from edge.errors import OffloadError, UsageError
-from edge.offload import ANSWER_LIMIT_BYTES, QUEUE_FRAMES, Answer, Offloader, encode_jpeg
+from edge.errors import UsageError
+from edge.offload import Answer, Offloader
+from edge.offload.breaker import FAILURES
+from edge.offload.client import NICENESS, QUEUE_FRAMES
+from edge.offload.transport import ANSWER_LIMIT_BYTES
 from edge.oip import NamedTensor, encode_response
 from edge.types import Detections, Event
-from tests.endpoint import METADATA, Endpoint, Reply, fixed, good, hangs, serving, until
-from tests.samples import detections, event, frame, picture, plain
+from tests.endpoint import METADATA, RESET, Endpoint, Reply, fixed, flaky, good, hangs, serving, until
+from tests.samples import detections, event, frame, plain
 
 PATIENCE_S = 20.0
 Opener = Callable[..., tuple[Offloader, list[str]]]
@@ -33,13 +38,13 @@ def opened() -> Iterator[Opener]:
 
     def make(url: str, model: str = "tiny", **more: Any) -> tuple[Offloader, list[str]]:
         said: list[str] = []
-        made.append(Offloader(url, model, say=said.append, **({"timeout_s": 5.0} | more)))
+        made.append(Offloader(url, model, say=said.append, **more))
         return made[-1], said
 
     yield make
     for offloader in made:
         offloader.close()
-    assert until(lambda: not any(offloader._thread.is_alive() for offloader in made))
+    assert until(lambda: not any(thread.is_alive() for offloader in made for thread in offloader._threads))
 
 
 @pytest.fixture
@@ -49,19 +54,33 @@ def unused_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def submit(offloader: Offloader, *sequences: int) -> None:
+def submit(offloader: Offloader, *sequences: int, scores: tuple[float, ...] = (0.75, 0.125)) -> None:
     for sequence in sequences:
-        offloader.submit(event(frame(plain(10 * sequence), sequence), action="offload"))
+        given = frame(plain(10 * sequence), sequence, time.monotonic())
+        offloader.submit(event(given, action="offload", scores=scores))
 
 
 def settled(offloader: Offloader, answered: list[Answer], total: int) -> bool:
-    """Wait until every frame submitted is answered or counted as failed."""
+    """Wait until every frame submitted is answered or counted."""
 
     def done() -> bool:
         answered.extend(offloader.answers())
-        return len(answered) + offloader.failed == offloader.submitted == total
+        counted = offloader.failed + offloader.late + offloader.withheld
+        return len(answered) + counted == offloader.submitted == total
 
     return until(done)
+
+
+def fail(offloader: Offloader, said: list[str]) -> None:
+    """Submit one frame after another until the breaker opens and that is said."""
+    begun = len(said)
+    for number in range(1, FAILURES + 1):
+        counted = offloader.failed + offloader.late
+        submit(offloader, number)
+        assert until(lambda counted=counted: offloader.failed + offloader.late > counted)
+        if len(said) > begun:
+            break
+    assert until(lambda: len(said) == begun + 1)
 
 
 # success
@@ -161,23 +180,19 @@ INFER_ANSWERS |= {
 def test_bad_answers(opened: Opener, name: str) -> None:
     answer, part = INFER_ANSWERS[name]
     with serving(answer) as endpoint:
-        offloader, said = opened(endpoint.url, timeout_s=1.0)
-        answers: list[Answer] = []
-        submit(offloader, 1)
-        assert settled(offloader, answers, 1)
-        assert until(lambda: said)
-        assert answers == []
-        assert len(said) == 1
+        offloader, said = opened(endpoint.url, deadline_s=1.0)
+        fail(offloader, said)
+        assert offloader.answers() == []
         assert said[0].startswith(f"offload: {endpoint.url}")
         assert part in said[0]
         assert "\n" not in said[0]
         assert len(said[0]) < 500
         assert not offloader.available(time.monotonic())
         assert offloader.available(time.monotonic() + 60)
-        endpoint.answer = good  # and the thread is still there
+        endpoint.answer = good  # and the threads are still there
+        assert until(lambda: offloader.available(time.monotonic()))
         submit(offloader, 2)
-        assert settled(offloader, answers, 2)
-        assert len(answers) == 1
+        assert until(offloader.answers)
         assert until(lambda: len(said) == 2)
         assert said[1] == f"offload: {endpoint.url} answers again"
 
@@ -205,19 +220,19 @@ METADATA_ANSWERS = {
 
 @pytest.mark.parametrize("name", METADATA_ANSWERS)
 def test_bad_metadata(opened: Opener, name: str) -> None:
+    """What another attempt will not mend is said at once."""
     status, body, part = METADATA_ANSWERS[name]
     with serving(metadata=(status, body, {})) as endpoint:
         offloader, said = opened(endpoint.url)
         submit(offloader, 1)
         assert settled(offloader, [], 1)
-        assert until(lambda: said)
         assert part in said[0]
         assert "\n" not in said[0]
         assert endpoint.requests == ["/v2/models/tiny"]  # and no picture was sent
         endpoint.metadata = (200, json.dumps(METADATA).encode(), {})
-        answers: list[Answer] = []
+        assert until(lambda: offloader.available(time.monotonic()))
         submit(offloader, 2)
-        assert until(lambda: answers.extend(offloader.answers()) or answers)
+        assert until(offloader.answers)
         assert until(lambda: said[1:] == [f"offload: {endpoint.url} answers again"])
 
 
@@ -226,34 +241,76 @@ def test_refused_then_there(opened: Opener, unused_port: int) -> None:
     for number in range(3):
         submit(offloader, number)
         assert settled(offloader, [], number + 1)
-    assert until(lambda: said)
     assert said == [
         f"offload: http://127.0.0.1:{unused_port}: connection refused; answers stay local, trying again in the background"
     ]
     with serving(port=unused_port):
-        answers: list[Answer] = []
+        assert until(lambda: offloader.available(time.monotonic()))
         submit(offloader, 5)
-        assert settled(offloader, answers, 4)
-        assert len(answers) == 1
+        assert until(offloader.answers)
     assert until(lambda: len(said) == 2)
     assert "answers again" in said[1]
 
 
-def test_an_endpoint_that_restarts(opened: Opener) -> None:
-    """The kept connection is dead when the next frame comes; at worst that frame is lost."""
+def test_an_endpoint_that_restarts_loses_no_frame(opened: Opener) -> None:
+    """The kept connection is dead when the next frame comes: it never got an answer, so it is sent again."""
     answers: list[Answer] = []
     with serving() as endpoint:
         offloader, _ = opened(endpoint.url)
         submit(offloader, 1)
         assert settled(offloader, answers, 1)
-    submit(offloader, 2)
-    assert settled(offloader, answers, 2)
-    assert offloader.failed == 1
     with serving(port=endpoint.port):
-        for number in range(3, 5):
+        submit(offloader, 2)
+        assert settled(offloader, answers, 2)
+    assert len(answers) == 2
+
+
+def test_a_reset_is_tried_again_under_the_same_key(opened: Opener) -> None:
+    with serving(flaky(3)) as endpoint:
+        offloader, said = opened(endpoint.url)
+        answers: list[Answer] = []
+        for number in range(1, 4):
             submit(offloader, number)
             assert settled(offloader, answers, number)
-        assert len(answers) >= 2
+            answers_there = len(answers)
+        assert (answers_there, offloader.failed, said) == (3, 0, [])
+        keys = [headers["Idempotency-Key"] for headers in endpoint.headers]
+        assert len(keys) == 9
+        assert [len(set(keys[at : at + 3])) for at in (0, 3, 6)] == [1, 1, 1]
+        assert len(set(keys)) == 3
+
+
+def test_a_busy_endpoint_is_asked_again_when_it_said(opened: Opener) -> None:
+    with serving(flaky(2, otherwise=(429, b'{"error": "busy"}', {"Retry-After": "1"}))) as endpoint:
+        offloader, said = opened(endpoint.url)
+        answers: list[Answer] = []
+        begun_s = time.monotonic()
+        submit(offloader, 1)
+        assert until(lambda: endpoint.headers)
+        assert until(lambda: not offloader.available(time.monotonic()))  # which is for all frames
+        assert settled(offloader, answers, 1)
+        assert time.monotonic() - begun_s >= 1.0
+        assert (len(answers), said) == (1, [])
+
+
+def test_no_retry_when_the_wait_is_longer_than_the_deadline(opened: Opener) -> None:
+    with serving(fixed(b"", 503, **{"Retry-After": "3"})) as endpoint:
+        offloader, _ = opened(endpoint.url, deadline_s=2.0)
+        submit(offloader, 1)
+        assert settled(offloader, [], 1)
+        assert len(endpoint.headers) == 1
+        now_s = time.monotonic()
+        assert not offloader.available(now_s + 1.5)
+        assert offloader.available(now_s + 3.1)
+
+
+@pytest.mark.parametrize("status", [400, 500, 502])
+def test_what_may_have_been_processed_is_not_sent_again(opened: Opener, status: int) -> None:
+    with serving(fixed(b"", status)) as endpoint:
+        offloader, _ = opened(endpoint.url)
+        submit(offloader, 1)
+        assert settled(offloader, [], 1)
+        assert len(endpoint.headers) == 1
 
 
 def test_a_name_that_does_not_resolve(opened: Opener, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -271,42 +328,72 @@ def test_a_name_that_does_not_resolve(opened: Opener, monkeypatch: pytest.Monkey
 
 def test_an_endpoint_that_hangs_blocks_nobody(opened: Opener) -> None:
     with serving(hangs) as endpoint:
-        offloader, said = opened(endpoint.url, timeout_s=30.0)
+        offloader, said = opened(endpoint.url, deadline_s=30.0)
         begun_s = time.monotonic()
         submit(offloader, *range(20))
         assert offloader.answers() == []
-        assert until(lambda: len(endpoint.requests) == 2)
+        assert time.monotonic() - begun_s < 0.5
+        assert until(lambda: len(endpoint.headers) == 2)  # two in flight, and no more
         assert offloader.drain(0.2) == []
         offloader.close()
-        assert time.monotonic() - begun_s < PATIENCE_S
         assert (offloader.submitted, offloader.failed, said) == (20, 20, [])
+        assert len(endpoint.headers) == 2
         endpoint.released.set()
 
 
-def test_a_request_that_hangs_ends_with_its_deadline(opened: Opener) -> None:
+def test_a_request_that_hangs_is_late_at_its_deadline(opened: Opener) -> None:
     with serving(hangs) as endpoint:
-        offloader, said = opened(endpoint.url, timeout_s=0.2)
-        submit(offloader, 1)
-        assert settled(offloader, [], 1)
-        assert until(lambda: said)
-        assert "no answer within 0.2 s" in said[0]
+        offloader, said = opened(endpoint.url, deadline_s=0.3)
+        fail(offloader, said)
+        assert "no answer within 0." in said[0]
+        assert (offloader.failed, offloader.late) == (0, 3)
+        assert len(endpoint.headers) == 3  # none was sent twice
+
+
+def test_a_frame_that_is_old_already_is_late_and_no_fault_of_the_endpoint(opened: Opener) -> None:
+    with serving() as endpoint:
+        offloader, said = opened(endpoint.url)
+        for number in range(5):
+            offloader.submit(event(frame(plain(9), number, time.monotonic() - 6), action="offload"))
+            assert settled(offloader, [], number + 1)
+        assert (offloader.late, offloader.failed, said, endpoint.requests) == (5, 0, [], [])
+        assert offloader.available(time.monotonic())
 
 
 def test_a_dripping_answer_ends_with_its_deadline(opened: Opener) -> None:
     """One byte now and then keeps every single read from timing out."""
     with serving(fixed(b"x" * 10_000, **{"X-Drip": "yes"})) as endpoint:
-        offloader, said = opened(endpoint.url, timeout_s=0.5)
+        offloader, _ = opened(endpoint.url, deadline_s=0.5)
         submit(offloader, 1)
         assert settled(offloader, [], 1)
-        assert until(lambda: said)
+        assert offloader.late == 1
+
+
+def test_a_dripping_head_ends_with_its_deadline(opened: Opener) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        ended = threading.Event()
+
+        def drip() -> None:
+            connection, _ = server.accept()
+            with connection, contextlib.suppress(OSError):
+                while not ended.wait(0.05):
+                    connection.send(b"X")
+
+        dripping = threading.Thread(target=drip)
+        dripping.start()
+        offloader, _ = opened(f"http://127.0.0.1:{server.getsockname()[1]}", deadline_s=0.5)
+        begun_s = time.monotonic()
+        submit(offloader, 1)
+        assert settled(offloader, [], 1)
+        assert time.monotonic() - begun_s < 5.0
+        ended.set()
+        dripping.join()
 
 
 def test_an_endless_answer_ends_with_its_limit(opened: Opener) -> None:
     with serving(fixed(bytes(ANSWER_LIMIT_BYTES * 4))) as endpoint:
         offloader, said = opened(endpoint.url)
-        submit(offloader, 1)
-        assert settled(offloader, [], 1)
-        assert until(lambda: said)
+        fail(offloader, said)
         assert f"more than {ANSWER_LIMIT_BYTES} bytes" in said[0]
 
 
@@ -316,40 +403,7 @@ def test_an_answer_that_unpacks_to_much_is_not_unpacked(opened: Opener) -> None:
     bomb = gzip.compress(bytes(200 << 20), 9)
     with serving(fixed(bomb, **{"Content-Encoding": "gzip"})) as endpoint:
         offloader, said = opened(endpoint.url)
-        submit(offloader, 1)
-        assert settled(offloader, [], 1)
-        assert until(lambda: said)
-
-
-def test_thousands_of_failures_in_a_row(opened: Opener, monkeypatch: pytest.MonkeyPatch) -> None:
-    """2 ** 1024 is no float: an endpoint that was down for a night must be tried again in the morning."""
-
-    def refuse(self: Offloader, sent: Event) -> Answer:
-        raise OffloadError("refused")
-
-    monkeypatch.setattr(Offloader, "_ask", refuse)
-    monkeypatch.setattr(offload_module, "BACKOFF_S", (0.0, 0.0))
-    offloader, said = opened("http://127.0.0.1:9")
-    for number in range(1, 1101):
-        submit(offloader, 1)
-        with offloader._wake:
-            assert offloader._wake.wait_for(lambda number=number: offloader.failed == number, PATIENCE_S)
-    assert offloader._thread.is_alive()
-    assert len(said) == 1
-
-
-def test_the_pause_grows_and_is_bounded(opened: Opener, unused_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(offload_module.random, "uniform", lambda low, high: 1.0)
-    offloader, _ = opened(f"http://127.0.0.1:{unused_port}")
-    pauses = []
-    for number in range(9):
-        submit(offloader, 1)
-        assert until(lambda number=number: offloader.failed == number + 1)
-        now_s = time.monotonic()
-        pauses.append(offloader._down_until_s - now_s)
-        assert not offloader.available(offloader._down_until_s - 0.01)
-        assert offloader.available(offloader._down_until_s)
-    np.testing.assert_allclose(pauses, [0.5, 1, 2, 4, 8, 16, 30, 30, 30], atol=0.45)
+        fail(offloader, said)
 
 
 def test_frames_of_any_size_are_sent(opened: Opener) -> None:
@@ -357,7 +411,7 @@ def test_frames_of_any_size_are_sent(opened: Opener) -> None:
         offloader, said = opened(endpoint.url)
         answers: list[Answer] = []
         for number, (width, height) in enumerate([(1, 1), (5000, 1), (1, 5000), (2560, 1440), (1280, 720)], start=1):
-            offloader.submit(event(frame(plain(50, width, height), number)))
+            offloader.submit(event(frame(plain(50, width, height), number, time.monotonic())))
             assert settled(offloader, answers, number)
         assert said == []
         assert [found.shape[1::-1] for found in endpoint.pictures] == [(1, 1), (1280, 1), (1, 1280), (1280, 720), (1280, 720)]
@@ -366,24 +420,46 @@ def test_frames_of_any_size_are_sent(opened: Opener) -> None:
 # the queue
 
 
-def test_four_wait_and_the_newest_win(opened: Opener) -> None:
-    gate, asked = threading.Event(), threading.Event()
+def gated() -> tuple[threading.Event, Callable[..., Reply]]:
+    gate = threading.Event()
 
-    def gated(endpoint: Endpoint, body: bytes, headers: dict[str, str]) -> Any:
-        asked.set()
+    def answer(endpoint: Endpoint, body: bytes, headers: dict[str, str]) -> Reply:
         gate.wait(PATIENCE_S)
         return good(endpoint, body, headers)
 
-    with serving(gated) as endpoint:
-        offloader, _ = opened(endpoint.url, timeout_s=PATIENCE_S)
+    return gate, answer
+
+
+def test_the_most_uncertain_and_newest_go_first_and_the_most_certain_and_oldest_are_given_up(opened: Opener) -> None:
+    gate, answer = gated()
+    with serving(answer) as endpoint:
+        offloader, _ = opened(endpoint.url, deadline_s=PATIENCE_S, in_flight=1)
         submit(offloader, 0)
-        assert asked.wait(PATIENCE_S)  # frame 0 is under way
-        submit(offloader, *range(1, 10))
-        assert (offloader.submitted, offloader.failed) == (10, 9 - QUEUE_FRAMES)
+        assert until(lambda: endpoint.headers)  # frame 0 is under way
+        for sequence, score in ((1, 0.5), (2, 0.25), (3, 0.5), (4, 0.25), (5, 0.75), (6, 0.5), (7, 0.125)):
+            submit(offloader, sequence, scores=(score,))
+        assert (offloader.submitted, offloader.failed) == (8, 7 - QUEUE_FRAMES)
         gate.set()
         answers: list[Answer] = []
-        assert settled(offloader, answers, 10)
-        assert [answer.event.frame.sequence for answer in answers] == [0, 6, 7, 8, 9]
+        assert settled(offloader, answers, 8)
+        assert [answer.event.frame.sequence for answer in answers] == [0, 7, 4, 2, 6]
+
+
+def test_two_requests_are_under_way_at_once_over_kept_connections(opened: Opener) -> None:
+    gate, answer = gated()
+    with serving(answer) as endpoint:
+        offloader, _ = opened(endpoint.url, deadline_s=PATIENCE_S)
+        submit(offloader, *range(4))
+        assert until(lambda: len(endpoint.headers) == 2)
+        time.sleep(0.1)
+        assert len(endpoint.headers) == 2
+        gate.set()
+        answers: list[Answer] = []
+        assert settled(offloader, answers, 4)
+        for number in range(4, 10):
+            submit(offloader, number)
+            assert settled(offloader, answers, number + 1)
+        assert endpoint.connections == 2
 
 
 def test_drain_waits_for_what_is_under_way(opened: Opener) -> None:
@@ -395,7 +471,7 @@ def test_drain_waits_for_what_is_under_way(opened: Opener) -> None:
         offloader, _ = opened(endpoint.url)
         submit(offloader, 1, 2, 3)
         answers = offloader.drain(PATIENCE_S)
-        assert [answer.event.frame.sequence for answer in answers] == [1, 2, 3]
+        assert sorted(answer.event.frame.sequence for answer in answers) == [1, 2, 3]
         assert offloader.failed == 0
 
 
@@ -404,52 +480,81 @@ def test_after_the_drain_nothing_is_sent(opened: Opener) -> None:
         offloader, _ = opened(endpoint.url)
         assert offloader.drain(1.0) == []
         submit(offloader, 1)
-        assert until(lambda: not offloader._thread.is_alive())
+        assert until(lambda: not any(thread.is_alive() for thread in offloader._threads))
         assert endpoint.requests == []
         offloader.close()
         offloader.close()
 
 
-def test_a_failure_gives_up_what_waits(opened: Opener) -> None:
-    gate, asked = threading.Event(), threading.Event()
+def test_an_open_breaker_gives_up_what_waits(opened: Opener) -> None:
+    gate = threading.Event()
 
-    def gated(endpoint: Endpoint, body: bytes, headers: dict[str, str]) -> Any:
-        asked.set()
+    def answer(endpoint: Endpoint, body: bytes, headers: dict[str, str]) -> Reply:
         gate.wait(PATIENCE_S)
-        return 500, b"", {}
+        return 404, b"", {}
 
-    with serving(gated) as endpoint:
-        offloader, _ = opened(endpoint.url, timeout_s=PATIENCE_S)
-        submit(offloader, 0)
-        assert asked.wait(PATIENCE_S)
-        submit(offloader, 1, 2)
+    with serving(answer) as endpoint:
+        offloader, said = opened(endpoint.url, deadline_s=PATIENCE_S)
+        submit(offloader, 0, 1, 2, 3)
+        assert until(lambda: len(endpoint.headers) == 2)
         gate.set()
-        assert settled(offloader, [], 3)
-        assert offloader.failed == 3
-        assert len(endpoint.requests) == 2
+        assert settled(offloader, [], 4)
+        assert offloader.failed == 4
+        assert len(endpoint.headers) == 2
+        assert len(said) == 1
 
 
-# pictures
+@pytest.mark.skipif(sys.platform != "linux", reason="threads have no priority of their own")
+def test_encoding_yields_to_the_loop(opened: Opener) -> None:
+    offloader, _ = opened("http://127.0.0.1:9")
+    threads = [thread.native_id or 0 for thread in offloader._threads]
+    assert until(lambda: all(os.getpriority(os.PRIO_PROCESS, thread) >= NICENESS for thread in threads))
+    assert os.getpriority(os.PRIO_PROCESS, threading.get_native_id()) < NICENESS
 
 
-@pytest.mark.parametrize(
-    ("size_wh", "sent_wh"),
-    [
-        ((64, 48), (64, 48)),
-        ((1280, 720), (1280, 720)),
-        ((1920, 1080), (1280, 720)),
-        ((1080, 1920), (720, 1280)),
-        ((1, 1), (1, 1)),
-    ],
-)
-def test_jpeg(size_wh: tuple[int, int], sent_wh: tuple[int, int]) -> None:
-    image = picture(*size_wh)
-    image.flags.writeable = False
-    raw = encode_jpeg(image).tobytes()
-    found = cv2.imdecode(np.frombuffer(raw, np.uint8), cv2.IMREAD_COLOR)
-    assert found.shape[1::-1] == sent_wh
-    assert b"Exif" not in raw
-    assert np.abs(found.astype(int) - cv2.resize(image, sent_wh, interpolation=cv2.INTER_AREA)).mean() < 6
+# endpoints that fail while frames keep coming
+
+
+def late(endpoint: Endpoint, body: bytes, headers: dict[str, str]) -> Reply:
+    """An answer after the deadline of these tests."""
+    endpoint.released.wait(0.6)
+    return good(endpoint, body, headers)
+
+
+BROKEN: dict[str, Callable[..., Reply]] = {
+    "hanging": hangs,
+    "late": late,
+    "garbage": fixed(b"\x00\xff garbage"),
+    "resetting": lambda *_: (RESET, b"", {}),
+    "half lossy": flaky(2),
+}
+
+
+@pytest.mark.parametrize("name", [*BROKEN, "dead"])
+def test_frames_are_neither_held_up_nor_held_on_to(opened: Opener, name: str, unused_port: int) -> None:
+    """Submitting takes no time, what waits is bounded, every frame is accounted for."""
+    with serving(BROKEN.get(name, good)) as endpoint:
+        url = f"http://127.0.0.1:{unused_port}" if name == "dead" else endpoint.url
+        offloader, said = opened(url, deadline_s=0.5)
+        longest_s, answers, frames = 0.0, 0, []
+        for number in range(200):
+            one = event(frame(plain(number), number, time.monotonic()), action="offload")
+            frames.append(weakref.ref(one.frame.image))
+            begun_s = time.monotonic()
+            if offloader.available(begun_s):
+                offloader.submit(one)
+            answers += len(offloader.answers())
+            longest_s = max(longest_s, time.monotonic() - begun_s)
+            del one
+            assert sum(ref() is not None for ref in frames) <= 20  # those that wait or are under way, and answers not taken yet
+            time.sleep(0.005)
+        answers += len(offloader.drain(PATIENCE_S))
+        assert longest_s < 0.2
+        assert answers + offloader.failed + offloader.late == offloader.submitted
+        assert sum("trying again" in line for line in said) - sum("answers again" in line for line in said) in (0, 1)
+        assert len(said) <= 5
+        if name == "half lossy":
+            assert answers > 0
 
 
 # URLs
@@ -514,7 +619,10 @@ DETECTOR_METADATA: Reply = (200, json.dumps(DETECTOR).encode(), {})
 
 
 def seen_by_a_detector(width: int = 64, height: int = 48) -> Event:
-    return replace(event(frame(plain(9, width, height)), action="offload"), result=detections(("cat", 0.4, (0, 0, 9, 9))))
+    return replace(
+        event(frame(plain(9, width, height), 0, time.monotonic()), action="offload"),
+        result=detections(("cat", 0.4, (0, 0, 9, 9))),
+    )
 
 
 @pytest.mark.parametrize(("width", "height", "scale"), [(64, 48, 1.0), (2560, 1440, 2.0)])
@@ -557,9 +665,10 @@ def test_objects_that_make_no_sense(opened: Opener, outputs: list[NamedTensor], 
     reply = objects_answer(*outputs)
     with serving(lambda *_: reply, DETECTOR_METADATA) as endpoint:
         offloader, lines = opened(endpoint.url)
-        offloader.submit(seen_by_a_detector())
-        assert settled(offloader, [], 1)
-        assert offloader.failed == 1
+        for number in range(1, FAILURES + 1):
+            offloader.submit(seen_by_a_detector())
+            assert settled(offloader, [], number)
+        assert offloader.failed == FAILURES
         assert "the answer makes no sense" in lines[0]
         assert said in lines[0]
 

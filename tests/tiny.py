@@ -1,4 +1,7 @@
-"""Tiny bundles for tests that need a real model but not a good one: a classifier of random weights, a detector of squares."""
+"""Tiny bundles for tests that need a real model but not a good one.
+
+A classifier of random weights; a detector of squares, one that gives them keypoints, and one that paints them.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ from onnx import TensorProto, helper, numpy_helper
 from edge.bundle import pack_golden, sha256, write_bundle
 from edge.card import Card, DetectOptions, Golden, InputGeometry, Label, Provenance, TensorInput, Variant
 from edge.engines import EngineOptions, open_engine
-from edge.tasks.detect import Detect
+from edge.tasks import TASKS
 from edge.types import Geometry, Tensor
 from tests.samples import frame, picture
 
@@ -159,6 +162,86 @@ def tiny_detector_bundle(path: Path, **more: Any) -> Path:
     )
 
 
+CORNERS = ("top left", "bottom right")
+
+
+def tiny_pose_onnx() -> bytes:
+    """The same squares as YOLOv8-pose's `predictions` [1, 4 + 3 + 6, 16]: scores are levels / 255.
+
+    The keypoints are two corners of the cell, of visibility 0.875 and 0.25.
+    """
+    row, column = np.divmod(np.arange(16, dtype=np.float32), 4)
+    left, top, ones = 8 * column, 8 * row, np.ones(16, np.float32)
+    box = np.stack((left + 4, top + 4, 8 * ones, 8 * ones))[None]
+    points = np.stack((left, top, 0.875 * ones, left + 8, top + 8, 0.25 * ones))[None]
+    nodes = [
+        helper.make_node("AveragePool", ["unit"], ["classes"], kernel_shape=[8, 8], strides=[8, 8]),
+        helper.make_node("Reshape", ["classes", "shape"], ["scores"]),
+        helper.make_node("Concat", ["box", "scores", "points"], ["predictions"], axis=1),
+    ]
+    constants = {"box": box, "points": points.astype(np.float32), "shape": np.array([1, 3, 16], np.int64)}
+    return of_squares(nodes, constants, "predictions", [1, 13, 16])
+
+
+def tiny_segmenter_onnx() -> bytes:
+    """`logits` [1, 4, 8, 8] of background and the three colours, a cell for 4 x 4 pixels: 10 and 20 times its level / 255."""
+    nodes = [
+        helper.make_node("AveragePool", ["unit"], ["classes"], kernel_shape=[4, 4], strides=[4, 4]),
+        helper.make_node("Concat", ["half", "classes"], ["levels"], axis=1),
+        helper.make_node("Mul", ["levels", "twenty"], ["logits"]),
+    ]
+    constants = {"half": np.full((1, 1, 8, 8), 0.5, np.float32), "twenty": np.array(20, np.float32)}
+    return of_squares(nodes, constants, "logits", [1, 4, 8, 8])
+
+
+def of_squares(nodes: list[Any], constants: dict[str, Any], output: str, shape: list[int]) -> bytes:
+    """`image` uint8 [1, 32, 32, 3] → `unit` float32 [1, 3, 32, 32] in [0, 1] → `nodes` → `output`."""
+    before = [
+        helper.make_node("Transpose", ["image"], ["nchw"], perm=[0, 3, 1, 2]),
+        helper.make_node("Cast", ["nchw"], ["float"], to=TensorProto.FLOAT),
+        helper.make_node("Div", ["float", "full"], ["unit"]),
+    ]
+    graph = helper.make_graph(
+        before + nodes,
+        "squares",
+        [helper.make_tensor_value_info("image", TensorProto.UINT8, [1, SQUARES, SQUARES, 3])],
+        [helper.make_tensor_value_info(output, TensorProto.FLOAT, shape)],
+        [numpy_helper.from_array(value, name) for name, value in ({"full": np.array(255, np.float32)} | constants).items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    onnx.checker.check_model(model)
+    return model.SerializeToString()
+
+
+def tiny_pose_bundle(path: Path) -> Path:
+    """The squares with keypoints as a bundle at `path`."""
+    return write_detector(
+        path,
+        tiny_pose_onnx(),
+        task="pose",
+        head="yolov8-pose",
+        labels=tuple(Label(id=name[0], name=name) for name in COLORS),
+        geometry=InputGeometry(width=SQUARES, height=SQUARES, resize="letterbox", pad_value=0),
+        tensor=TensorInput(name="image"),
+        outputs={"predictions": "predictions"},
+        options=DetectOptions(keypoints=CORNERS),
+    )
+
+
+def tiny_segmenter_bundle(path: Path) -> Path:
+    """The painter of squares as a bundle at `path`."""
+    return write_detector(
+        path,
+        tiny_segmenter_onnx(),
+        task="segment",
+        head="argmax",
+        labels=tuple(Label(id=name, name=name) for name in ("background", *COLORS)),
+        geometry=InputGeometry(width=SQUARES, height=SQUARES, resize="letterbox", pad_value=0),
+        tensor=TensorInput(name="image"),
+        outputs={"logits": "logits"},
+    )
+
+
 def write_detector(
     path: Path,
     model: bytes,
@@ -168,6 +251,7 @@ def write_detector(
     geometry: InputGeometry,
     tensor: TensorInput,
     outputs: dict[str, str],
+    task: str = "detect",
     options: DetectOptions | None = None,
     engine: str = "onnx",
     **more: Any,
@@ -186,16 +270,16 @@ def write_detector(
     )
     card = Card(
         name=path.stem,
-        task="detect",
+        task=task,  # type: ignore[arg-type]
         head=head,  # type: ignore[arg-type]
-        detect=options or DetectOptions(),
+        detect=options or (None if task == "segment" else DetectOptions()),
         labels=labels,
         input=geometry,
         variants=(variant,),
         golden=Golden(sha256="0" * 64, bytes=1),
         provenance=Provenance(source="tests", license="Apache-2.0", created="1970-01-01T00:00:00Z"),
     )
-    given = Detect(card, variant).prepare(frame(picture(320, 240)))
+    given = TASKS[task](card, variant).prepare(frame(picture(320, 240)))
     opened = open_engine(model, variant, EngineOptions())
     golden = pack_golden(np.asarray(given.data), {variant.name: opened.infer(given)})
     opened.close()

@@ -38,9 +38,29 @@ def tiny_tflite(dtype: str = "uint8") -> bytes:
         _operator(0, [0], [1], schema.BuiltinOptions.Pool2DOptions, pool),
         _operator(1, [1, 2], [3], schema.BuiltinOptions.ReshapeOptions, reshape),
     ]
+    return _packed(graph, buffers, [schema.BuiltinOperator.AVERAGE_POOL_2D, schema.BuiltinOperator.RESHAPE])
+
+
+def tiny_tflite_segmenter() -> bytes:
+    """`image` float32 [1, 8, 8, 3] → average pool of 2 x 2 → `logits` [1, 4, 4, 3]."""
+    graph = schema.SubGraphT()
+    graph.name = b"tiny"
+    graph.tensors = [
+        _tensor(b"image", [1, SIZE, SIZE, 3], schema.TensorType.FLOAT32),
+        _tensor(b"logits", [1, SIZE // 2, SIZE // 2, 3], schema.TensorType.FLOAT32),
+    ]
+    graph.inputs, graph.outputs = [0], [1]
+    pool = schema.Pool2DOptionsT()
+    pool.padding = schema.Padding.VALID
+    pool.strideW = pool.strideH = pool.filterWidth = pool.filterHeight = 2
+    graph.operators = [_operator(0, [0], [1], schema.BuiltinOptions.Pool2DOptions, pool)]
+    return _packed(graph, [schema.BufferT()], [schema.BuiltinOperator.AVERAGE_POOL_2D])
+
+
+def _packed(graph: schema.SubGraphT, buffers: list[schema.BufferT], operators: list[int]) -> bytes:
     model = schema.ModelT()
     model.version, model.description = 3, b"tests/tiny_tflite.py"
-    model.operatorCodes = [_code(schema.BuiltinOperator.AVERAGE_POOL_2D), _code(schema.BuiltinOperator.RESHAPE)]
+    model.operatorCodes = [_code(operator) for operator in operators]
     model.subgraphs, model.buffers = [graph], buffers
     builder = flatbuffers.Builder(1024)
     builder.Finish(model.Pack(builder), b"TFL3")

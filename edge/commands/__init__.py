@@ -26,6 +26,12 @@ bundle_option = click.option(
     help="Bundle folder or .edge file.  [default: the ImageNet classifier in the package]",
 )
 threads_option = click.option("--threads", type=click.IntRange(1, 64), help="Engine threads.  [default: the board's profile]")
+second_look_option = click.option(
+    "--second-look",
+    type=click.Choice(["confidence", "answer"]),
+    help="Let a classifier look once more, at the middle of the picture: to tell better how sure its answer is, or to answer "
+    "by both looks. Twice the inferences.",
+)
 version_option = click.version_option(__version__)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,24 @@ from devices import detect
 from edge.boxes_data import BoxSample, labelled_boxes
 from edge.bundle import Bundle, open_bundle
 from edge.card import Variant
-from edge.commands import SETTINGS, OneLineCommand, Skipped, bundle_option, speaker, threads_option, version_option
+from edge.commands import (
+    SETTINGS,
+    OneLineCommand,
+    Skipped,
+    bundle_option,
+    second_look_option,
+    speaker,
+    threads_option,
+    version_option,
+)
 from edge.datasets import Labelled, Sample, class_folders, evaluation_split
+from edge.deferral import Answered, offload_curve
 from edge.engines import EngineOptions, installed
-from edge.errors import BundleError, EngineError
+from edge.errors import BundleError, EngineError, UsageError
 from edge.evaluate import DetectionReport, Report, evaluate
 from edge.model import Model, load_variant
+from edge.tasks.classify import Look, looking_twice
+from edge.types import Result
 
 NAME = "edge-eval"
 say = speaker(NAME)
@@ -44,22 +57,41 @@ FIGURES = {"classify": {"top1": "top-1", "top5": "top-5"}, "detect": {"ap50": "A
 @click.option("--exact", is_flag=True, help="On x86, compute bit for bit what ARM computes; slow.")
 @threads_option
 @click.option("--limit", type=click.IntRange(min=1), help="Use at most this many pictures, spread evenly.")
+@second_look_option
+@click.option("--remote", metavar="BUNDLE", type=Path, help="Also ask this bundle, of the same task, about the least certain.")
+@click.option("--remote-variant", metavar="NAME", help="Its variant.  [default: the first that runs here]")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 @version_option
 def main(
-    model_path: Path, data: Path, variant: tuple[str, ...], exact: bool, threads: int | None, limit: int | None, as_json: bool
+    model_path: Path,
+    data: Path,
+    variant: tuple[str, ...],
+    exact: bool,
+    threads: int | None,
+    limit: int | None,
+    second_look: Look | None,
+    remote: Path | None,
+    remote_variant: str | None,
+    as_json: bool,
 ) -> int:
     """Measure a bundle on labelled pictures with the code that runs on the device.
 
     A class folder matches a label by its id or its name, boxes by their class's name. All of the model's classes are
-    candidates, whatever folders there are. Pictures that cannot be read are named and left out.
+    candidates, whatever folders there are. Pictures that cannot be read are named and left out. With --remote it is told
+    what accuracy results when the other bundle answers for a growing share of the pictures, the least certain first.
     """
-    bundle = open_bundle(model_path)
+    bundle = _open(model_path)
+    if remote_variant is not None and remote is None:
+        raise UsageError("--remote-variant does nothing without --remote; give both or neither")
+    other = None if remote is None else _open(remote)
+    if other is not None and other.card.task != bundle.card.task:
+        raise UsageError(f"--remote {remote}: its task is {other.card.task}, that of {bundle.where} {bundle.card.task}")
     samples = _samples(bundle, data, limit)
     board = detect()
     options = EngineOptions(threads or board.threads, board.spin, exact)
     reports: dict[str, dict[str, Any]] = {}
     bad = Skipped(say)
+    asked = None if other is None else _asked(other, remote_variant, data, limit, options, bad)
     for candidate in _chosen(bundle, variant):
         try:
             model = load_variant(bundle, candidate, options)
@@ -68,7 +100,12 @@ def main(
                 raise
             say(f"variant {candidate.name} left out: {error}")
             continue
-        reports[candidate.name] = _row(model, evaluate(model, samples, bad), FIGURES[bundle.card.task])
+        model = replace(model, task=looking_twice(model.task, second_look))
+        results: dict[Path, Result] = {}
+        row = _row(model, evaluate(model, samples, bad, results.__setitem__), FIGURES[bundle.card.task])
+        if asked is not None:
+            row["offload"] = {**asked[1], **offload_curve(Answered(bundle.card.labels, samples, results), asked[0])}
+        reports[candidate.name] = row
         model.engine.close()
     if not reports:
         raise EngineError(f"{bundle.where}: none of its variants can run here")
@@ -79,6 +116,30 @@ def main(
     else:
         _print_table(bundle.card.name, data, images, len(bad.lines), reports, FIGURES[bundle.card.task])
     return 0
+
+
+def _open(path: Path) -> Bundle:
+    bundle = open_bundle(path)
+    if bundle.card.task not in FIGURES:
+        raise UsageError(
+            f"{bundle.where}: accuracy is measured for {' and '.join(FIGURES)} only, its task is {bundle.card.task}; "
+            "look at it with edge-run --video"
+        )
+    return bundle
+
+
+def _asked(
+    bundle: Bundle, name: str | None, data: Path, limit: int | None, options: EngineOptions, bad: Skipped
+) -> tuple[Answered, dict[str, Any]]:
+    """The remote bundle's answers to the same pictures, and its own row."""
+    chosen = _chosen(bundle, () if name is None else (name,))
+    if not chosen:
+        raise EngineError(f"{bundle.where}: none of its variants can run here")
+    model = load_variant(bundle, chosen[0], options)
+    samples, results = _samples(bundle, data, limit), dict[Path, Result]()
+    row = _row(model, evaluate(model, samples, bad, results.__setitem__), FIGURES[bundle.card.task])
+    model.engine.close()
+    return Answered(bundle.card.labels, samples, results), {"model": model.name, "variant": model.variant.name, **row}
 
 
 def _samples(bundle: Bundle, data: Path, limit: int | None) -> list[Sample] | list[BoxSample]:
@@ -129,6 +190,19 @@ def _print_table(
         click.echo(
             f"{variant:<12} {accuracy} {row['ece']:>7.4f} {row['ms_per_image']:>8.2f}  {row['engine']}, {row['threads']}"
         )
+    first, title = next(iter(figures.items()))
+    for variant, row in reports.items():
+        if "offload" in row:
+            _print_curve(variant, row["offload"], first, title)
+
+
+def _print_curve(variant: str, curve: dict[str, Any], figure: str, title: str) -> None:
+    remote = f"{curve['model']} {curve['variant']}"
+    click.echo(f"\n{variant}, asking {remote} ({title} {curve[figure]:.2%}, ECE {curve['ece']:.4f}) about the least certain:")
+    click.echo("offloaded " + " ".join(f"{share:>6.0%}" for share in curve["share"]))
+    click.echo(f"{title:<9} " + " ".join(f"{value:>6.1%}" for value in curve["accuracy"]))
+    if "efficiency" in curve:
+        click.echo(f"deferral efficiency {curve['efficiency']:.3f}: 0 is choosing by chance, 1 knowing who is right")
 
 
 if __name__ == "__main__":

@@ -16,8 +16,9 @@ import click
 from devices import detect
 from edge.bundle import Bundle, open_bundle
 from edge.capture.forkserver import FORK_SERVER
+from edge.card import ANSWERED_TASKS, Card
 from edge.commands import SETTINGS, OneLineCommand, speaker, version_option
-from edge.commands.run_options import RunOptions, check_idle, for_source, run_options, score_thresholds
+from edge.commands.run_options import RunOptions, check_idle, class_names, for_source, run_options, score_thresholds
 from edge.commands.run_outputs import check_targets, open_sinks
 from edge.commands.run_report import report, summarize
 from edge.engines import EngineOptions
@@ -25,14 +26,17 @@ from edge.errors import EdgeError, UsageError
 from edge.loop import Scene, run
 from edge.model import Model, Reopener, open_model
 from edge.motion import MotionGate
-from edge.policies import POLICIES, LocalOnly
+from edge.policies import Budget, Guarantee, LocalOnly, PerFrame, PerObject, Rule, Threshold
+from edge.privacy import Private
 from edge.protocols import Policy, Sink, Source, Task
 from edge.regions import Chosen, Focus, PrivacyMask, parse_region
 from edge.service import Service
 from edge.sinks.jsonl import ReaderGoneError
 from edge.sources import open_source
 from edge.sources.camera import Wish
+from edge.sources.pictures import PictureSource
 from edge.summary import Tally
+from edge.tasks.classify import looking_twice
 from edge.tasks.detect import Detect
 from edge.tracking import Tracker
 from edge.types import Event, Notice
@@ -71,19 +75,29 @@ def main(**given: Any) -> int:
         if live:
             FORK_SERVER.start()  # it loads while the model does
         bundle = open_bundle(options.model_path)
+        if options.offload is not None and bundle.card.task not in ANSWERED_TASKS:
+            raise UsageError(
+                f"--offload: an endpoint answers for {' and '.join(ANSWERED_TASKS)} only, the task of {bundle.card.name} is "
+                f"{bundle.card.task}; leave it out"
+            )
         model, reopen = _model(options, bundle, live)
         stack.callback(lambda: model.engine.close())
 
         def reopened(failed: Model, reason: str) -> Model:
             nonlocal model
             model = reopen(failed, reason)
+            if model.variant.name != failed.variant.name:
+                for rule in rules:
+                    if isinstance(rule, Guarantee):
+                        rule.withdraw(f"{model.variant.name} runs instead of {failed.variant.name}")
             return model
 
-        offloader = _open_offloader(options.offload, model) if options.offload is not None else None
+        offloader = _open_offloader(options.offload, options, model, bundle.card) if options.offload is not None else None
         if offloader is not None:
             stack.callback(offloader.close)
         labels = [label.name for label in bundle.card.labels]
-        scenes = _scenes(options, model, labels, sources, offloader is not None)
+        rules = _rules(options, model, sources, offloader)
+        scenes = _scenes(options, model, labels, sources, rules)
         for source in sources:
             stack.enter_context(source)
         sinks = open_sinks(options, sources, say)
@@ -180,9 +194,11 @@ def _share(model: Model) -> str:
     return f"{threads} thread{'s' * (threads > 1)}{f', {lanes} frames at once' if lanes > 1 else ''}"
 
 
-def _scenes(options: RunOptions, model: Model, labels: Sequence[str], sources: Sequence[Source], offloads: bool) -> list[Scene]:
+def _scenes(
+    options: RunOptions, model: Model, labels: Sequence[str], sources: Sequence[Source], rules: Sequence[Rule | None]
+) -> list[Scene]:
     general, single = score_thresholds(options.score_threshold)
-    wanted = frozenset(name.strip() for name in options.classes.split(",")) if options.classes is not None else None
+    wanted, private = class_names(options.classes), class_names(options.redact)
     detector = isinstance(model.task, Detect)
     for flag, value in (("--score-threshold", options.score_threshold), ("--track", options.track)):
         if value and not detector:
@@ -196,17 +212,22 @@ def _scenes(options: RunOptions, model: Model, labels: Sequence[str], sources: S
 
         def view(task: Task) -> Task:
             thresholds = {}
+            task = looking_twice(task, options.second_look)
             if isinstance(task, Detect):
                 base = task.score_threshold if general is None else general
-                task = task.replaced(score_threshold=min([base, *single.values()]))
-                thresholds = dict.fromkeys(labels, base) | single if single else {}
+                # what is private is looked for as the bundle says, whatever is reported
+                least = min([base, *single.values(), *([] if private is None else [task.score_threshold])])
+                task = task.replaced(score_threshold=least)
+                thresholds = dict.fromkeys(labels, base) | single if single or least < base else {}
+            if private is not None:
+                task = Private(task, private, labels=labels)
             if wanted is not None or thresholds:
                 task = Chosen(task, wanted, thresholds, labels=labels)
             return Focus(task, regions[0]) if regions else task
 
         view(model.task)  # a class that the model does not know is told now
         return Scene(
-            policy=_policy(options, offloads),
+            policy=_policy(rules[number - 1], options),
             mask=PrivacyMask(masks) if masks else None,
             gate=MotionGate(refresh_s=options.refresh) if options.motion_gate else None,
             view=view,
@@ -216,16 +237,64 @@ def _scenes(options: RunOptions, model: Model, labels: Sequence[str], sources: S
     return [scene(number) for number in range(1, len(sources) + 1)]
 
 
-def _policy(options: RunOptions, offloads: bool) -> Policy:
-    if not offloads:
+def _rules(options: RunOptions, model: Model, sources: Sequence[Source], offloader: Offloader | None) -> list[Rule | None]:
+    """How each source's confidences are judged, where there is an endpoint to ask. Only a budget is shared."""
+    if offloader is None:
+        return [None] * len(sources)
+    if options.policy == "budget":
+        return [_budget(options, offloader)] * len(sources)
+    if options.offload_budget is not None:
+        raise UsageError("--offload-budget does nothing without --policy budget; give both or neither")
+    if options.policy == "guarantee":
+        return [_guarantee(options, model, source) for source in sources]
+    return [Threshold(0.5 if options.threshold is None else options.threshold) for _ in sources]
+
+
+def _policy(rule: Rule | None, options: RunOptions) -> Policy:
+    if rule is None:
         return LocalOnly()
-    return POLICIES[options.policy or ("per-object" if options.track else "threshold")](options.threshold)
+    return PerObject(rule) if options.track else PerFrame(rule)
 
 
-def _open_offloader(url: str, model: Model) -> Offloader:
-    from edge.offload import Offloader  # only now: it brings an HTTP client
+def _budget(options: RunOptions, offloader: Offloader) -> Budget:
+    allowance, price = options.offload_budget, options.offload_price
+    if allowance is None:
+        raise UsageError("--policy budget needs --offload-budget, as in 5%, 600/h or 20MB/h")
+    if price is not None and (allowance.in_bytes or allowance.per_frame):
+        raise UsageError(f"--offload-price: the budget {allowance.text} is not of money; give an amount as in 0.50/h")
+    threshold = 1.0 if options.threshold is None else options.threshold
+    if allowance.in_bytes:
+        return Budget(allowance, threshold=threshold, cost=lambda: offloader.request_bytes / 1e6)
+    return Budget(allowance, threshold=threshold, cost=lambda: price or 1.0)
 
-    return Offloader(url, model.name, say=say)
+
+def _guarantee(options: RunOptions, model: Model, source: Source) -> Guarantee:
+    if options.second_look is not None:
+        raise UsageError("--policy guarantee: a bundle's promises are for one look; leave --second-look out")
+    unit = "object" if options.track else "frame"
+    name, alpha = f"{model.name} {model.variant.name}", options.max_error
+    selection = next((one for one in model.variant.selections if one.unit == unit), None)
+    if selection is None:
+        raise UsageError(
+            f"--policy guarantee: the card of {name} promises nothing {unit} by {unit}; build it with edge-quantize"
+        )
+    fitting = [promise for promise in selection.promises if promise.alpha <= alpha]
+    if not fitting:
+        there = ", ".join(f"{promise.alpha:g}" for promise in selection.promises) or "none"
+        raise UsageError(
+            f"--max-error {alpha:g}: the {selection.answers} answers that calibrated {name} support no such promise; "
+            f"there are {there}; build it with more pictures"
+        )
+    spacing_s = 0.0 if isinstance(source, PictureSource) else 1.0  # a folder's pictures are no neighbours
+    return Guarantee(fitting[-1], selection, source=source.name, spacing_s=spacing_s)
+
+
+def _open_offloader(url: str, options: RunOptions, model: Model, card: Card) -> Offloader:
+    if options.redact is not None and not isinstance(model.task, Detect):
+        raise UsageError(f"--redact is for detectors, {model.name} is none and cannot say where something is; leave it out")
+    from edge.commands.run_offload import open_offloader  # only now: it brings an HTTP client
+
+    return open_offloader(url, options, model, card, say)
 
 
 def _pump(

@@ -11,9 +11,10 @@ from typing import Any
 
 import click
 
-from edge.commands import bundle_option, threads_option
+from edge.commands import bundle_option, second_look_option, threads_option
 from edge.errors import UsageError
-from edge.policies import POLICIES
+from edge.policies import POLICIES, Allowance
+from edge.tasks.classify import Look
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +34,7 @@ class RunOptions:
     lanes: int | None
     spin: bool | None
     engine_timeout: float | None
+    second_look: Look | None
     score_threshold: tuple[str, ...]
     classes: str | None
     roi: tuple[str, ...]
@@ -50,8 +52,22 @@ class RunOptions:
     keep_days: float
     summary_path: str | None
     offload: str | None
-    policy: str | None
-    threshold: float
+    policy: str
+    threshold: float | None
+    offload_budget: Allowance | None
+    offload_price: float | None
+    max_error: float
+    offload_deadline: float
+    offload_send: str
+    redact: str | None
+    spool: str | None
+    spool_mb: float
+    spool_days: float
+    offload_ca: str | None
+    offload_pin: str | None
+    offload_cert: str | None
+    offload_key: str | None
+    offload_token_file: str | None
     max_frames: int | None
 
 
@@ -75,6 +91,22 @@ class _Size(click.ParamType[Any]):
         if not found:
             self.fail(f"{value!r}: expected WIDTHxHEIGHT as in 1280x720", param, ctx)
         return int(found[1]), int(found[2])
+
+
+class _Budget(click.ParamType[Any]):
+    name = "BUDGET"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Allowance:
+        """A share of frames, or an amount of frames, money or bytes an hour."""
+        if isinstance(value, Allowance):
+            return value
+        found = re.fullmatch(r"(\d+(?:\.\d+)?)(%|(?:MB)?/h)", str(value))
+        amount = float(found[1]) if found else 0.0
+        if not found or amount == 0 or (found[2] == "%" and amount > 100):
+            self.fail(f"{value!r}: expected a share as in 5%, or an amount as in 600/h or 20MB/h", param, ctx)
+        if found[2] == "%":
+            return Allowance(str(value), per_frame=amount / 100)
+        return Allowance(str(value), per_s=amount / 3600, in_bytes=found[2] == "MB/h")
 
 
 class _Pixels(click.ParamType[Any]):
@@ -131,6 +163,7 @@ OPTIONS = (
         type=_Number(0.1, 3600),
         help="Give up an inference after S seconds.  [default: 10, or 20 times the usual]",
     ),
+    second_look_option,
     click.option(
         "--score-threshold",
         metavar="[CLASS=]X",
@@ -187,15 +220,60 @@ OPTIONS = (
     click.option("--offload", metavar="URL", help="Ask this Open Inference Protocol v2 endpoint about uncertain frames."),
     click.option(
         "--policy",
-        type=click.Choice(sorted(POLICIES)),
-        help="Which frames are uncertain.  [default: threshold; per-object with --track]",
+        type=click.Choice(POLICIES),
+        default="threshold",
+        show_default=True,
+        help="Which frames (with --track: objects, each once) are uncertain: those below --threshold; the least certain "
+        "within --offload-budget; or so many that the error rate of the others stays below --max-error.",
     ),
     click.option(
         "--threshold",
         type=_Number(0, 1),
-        default=0.5,
+        help="The confidence below which a frame is offloaded.  [default: 0.5; with a budget 1]",
+    ),
+    click.option(
+        "--offload-budget",
+        metavar="X%|N/h|XMB/h",
+        type=_Budget(),
+        help="Offload at most this share of frames, number of frames an hour (with --offload-price: of money) or MB an hour.",
+    ),
+    click.option("--offload-price", metavar="X", type=_Number(0, min_open=True), help="What one offloaded frame costs."),
+    click.option(
+        "--max-error",
+        metavar="X",
+        type=_Number(0, 1, min_open=True, max_open=True),
+        default=0.05,
         show_default=True,
-        help="The confidence below which a frame is offloaded.",
+        help="The error rate that --policy guarantee promises for frames that are not offloaded; bundles have some.",
+    ),
+    click.option(
+        "--offload-deadline",
+        metavar="S",
+        type=_Number(0.1, 3600),
+        default=5.0,
+        show_default=True,
+        help="Drop an answer that comes later than this after the capture.",
+    ),
+    click.option(
+        "--offload-send",
+        type=click.Choice(["frame", "crop", "tensor"]),
+        default="frame",
+        show_default=True,
+        help="Send the frame as JPEG, the part of it around the objects asked about, or a raw tensor as the endpoint's "
+        "metadata says.",
+    ),
+    click.option("--redact", metavar="A,B,...", help="Grey out objects of these classes in what is sent; else send nothing."),
+    click.option("--spool", metavar="DIR", help="Keep frames that could not be sent here, and send them when they can be."),
+    click.option("--spool-mb", type=_Number(0.1), default=200.0, show_default=True, help="... at most so many MB."),
+    click.option("--spool-days", type=_Number(0.001, 36500), default=7.0, show_default=True, help="... for so many days."),
+    click.option("--offload-ca", metavar="FILE", help="Trust certificates signed by these (PEM) instead of the system's."),
+    click.option(
+        "--offload-pin", metavar="sha256:HEX", help="Trust only the certificate of this fingerprint, whoever signed it."
+    ),
+    click.option("--offload-cert", metavar="FILE", help="Show the endpoint this certificate (PEM)."),
+    click.option("--offload-key", metavar="FILE", help="... whose key is here, unless it is in the same file."),
+    click.option(
+        "--offload-token-file", metavar="FILE", help="Send the bearer token in this file.  [default: EDGE_OFFLOAD_TOKEN]"
     ),
     click.option("--max-frames", type=click.IntRange(min=1), help="Stop after this many frames."),
 )
@@ -209,6 +287,20 @@ IDLE_WITHOUT = {
     "keep_days": "store",
     "policy": "offload",
     "threshold": "offload",
+    "offload_budget": "offload",
+    "offload_price": "offload_budget",
+    "max_error": "offload",
+    "offload_deadline": "offload",
+    "offload_send": "offload",
+    "redact": "offload",
+    "spool": "offload",
+    "spool_mb": "spool",
+    "spool_days": "spool",
+    "offload_ca": "offload",
+    "offload_pin": "offload",
+    "offload_cert": "offload",
+    "offload_key": "offload_cert",
+    "offload_token_file": "offload",
 }
 """Parameter → the one without which it does nothing."""
 
@@ -245,6 +337,11 @@ def score_thresholds(given: tuple[str, ...]) -> tuple[float | None, dict[str, fl
         else:
             general = value
     return general, single
+
+
+def class_names(given: str | None) -> frozenset[str] | None:
+    """The names between the commas; None where the option was not given."""
+    return None if given is None else frozenset(name.strip() for name in given.split(","))
 
 
 def for_source(given: tuple[str, ...], flag: str, number: int, sources: int) -> list[str]:

@@ -43,7 +43,12 @@ def summarize(
         offloaded=offloader.submitted if offloader else 0,
         revised=tally.revised,
         offload_failed=offloader.failed if offloader else 0,
+        late=offloader.late if offloader else 0,
+        withheld=offloader.withheld if offloader else 0,
         offload_declined=offloader.declined if offloader else 0,
+        spooled=offloader.spooled if offloader else 0,
+        spool_sent=offloader.spool_sent if offloader else 0,
+        spool_lost=offloader.spool_lost if offloader else 0,
         events_lost=sum(sink.lost for sink in sinks),
         latency_ms=tally.latencies(),
         first_result_s=round(tally.first_result_s, 3),
@@ -96,7 +101,11 @@ def _say_summary(summary: Summary, say: Callable[[str], None]) -> None:
         f"first result after {summary.first_result_s:.2f} s, cpu {summary.cpu_seconds:.1f} s, peak {summary.peak_rss_mb:.0f} MB"
     )
     if summary.offloaded or summary.offload_declined:
+        late = f"{summary.late} late, " if summary.late else ""
+        withheld = f"{summary.withheld} withheld, " if summary.withheld else ""
         say(
-            f"offloaded {summary.offloaded}: {summary.revised} revised by the cloud, {summary.offload_failed} failed; "
-            f"{summary.offload_declined} more were uncertain while the endpoint was away"
+            f"offloaded {summary.offloaded}: {summary.revised} revised by the cloud, {late}{withheld}"
+            f"{summary.offload_failed} failed; {summary.offload_declined} more were uncertain while the endpoint was away"
         )
+    if summary.spooled or summary.spool_sent or summary.spool_lost:
+        say(f"spool: {summary.spooled} frames kept, {summary.spool_sent} sent, {summary.spool_lost} lost")

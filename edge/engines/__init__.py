@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
+
+import numpy as np
 
 from edge.card import Variant
 from edge.errors import EngineError
 from edge.protocols import Engine
+from edge.types import Outputs, Tensor
 
 EXTRAS = {"onnx": ("onnxruntime",), "tflite": ("ai_edge_litert", "tflite_runtime")}
 """Engine → the packages that provide it, any one of which will do."""
@@ -49,6 +52,15 @@ ENGINES: dict[str, Callable[[bytes, Variant, EngineOptions], Engine]] = {"onnx":
 def installed(engine: str) -> bool:
     """Whether a package that provides this engine is there; imports nothing."""
     return any(find_spec(package) is not None for package in EXTRAS[engine])
+
+
+def infer(engine: Engine, tensor: Tensor) -> Outputs:
+    """The outputs of however many pictures, as many at a time as the engine takes. Raises EngineError."""
+    if len(tensor.data) <= engine.batch:
+        return engine.infer(tensor)
+    starts = range(0, len(tensor.data), engine.batch)
+    parts = [engine.infer(replace(tensor, data=tensor.data[start : start + engine.batch])) for start in starts]
+    return {role: np.concatenate([part[role] for part in parts]) for role in parts[0]}
 
 
 def open_engine(model: bytes, variant: Variant, options: EngineOptions) -> Engine:

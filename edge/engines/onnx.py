@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import Literal
 
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # from 1.29 on it opens connections of its own; read when it is loaded
 
@@ -19,7 +20,7 @@ ROUNDING_OPTIMIZERS = ["WeightBiasQuantization"]
 """They round weights that a quantizer left in float on purpose, with one scale a tensor."""
 LARGEST_BATCH = 8
 """For models whose first dimension is free."""
-DTYPES = {"tensor(uint8)": "uint8", "tensor(float)": "float32"}
+DTYPES: dict[str, Literal["uint8", "float32"]] = {"tensor(uint8)": "uint8", "tensor(float)": "float32"}
 
 
 class OnnxEngine:

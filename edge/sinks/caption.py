@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 
-from edge.types import Detections, Result
+from edge.types import Classes, Mask, Result
 
 
 def caption(result: Result) -> str:
-    """The best class and its score, or how many objects of each class there are, the commonest first."""
-    if not isinstance(result, Detections):
+    """The best class and its score, how many objects of each class there are, or their shares of a mask; the most first."""
+    if isinstance(result, Classes):
         return f"{result.labels[0] if len(result) else 'nothing'} {result.confidence:.0%}"
+    if isinstance(result, Mask):
+        return ", ".join(f"{segment.share:.0%} {segment.label}" for segment in result.segments()) or "nothing"
     if not len(result):
         return "nothing"
     return ", ".join(f"{count} {label}" for label, count in Counter(result.labels).most_common())

@@ -12,7 +12,7 @@ from edge.errors import SourceError, UsageError
 from edge.opencv import check_name, open_capture
 from edge.sinks.caption import caption
 from edge.sinks.queued import without_picture
-from edge.types import Detections, Event, Notice, Result, UInt8
+from edge.types import NOTHING, Detections, Event, Mask, Notice, Result, UInt8
 
 CODECS = {".mp4": "mp4v", ".avi": "MJPG", ".mkv": "mp4v"}
 FALLBACK_FPS = 15.0
@@ -22,6 +22,8 @@ WHITE, AMBER, GREEN, SHADE = (255, 255, 255), (0, 191, 255), (120, 220, 120), (3
 BOX_COLORS = ((66, 210, 255), (120, 220, 120), (255, 178, 102), (180, 130, 255), (90, 140, 255), (230, 216, 96))
 """Light ones, for dark letters on them; a class keeps its colour."""
 FONT = cv2.FONT_HERSHEY_SIMPLEX
+VISIBLE = 0.5
+"""The least score of a keypoint that is drawn."""
 
 
 class VideoSink:
@@ -108,10 +110,12 @@ class VideoSink:
 
 
 def annotate(picture: UInt8, event: Event, revision: Event | None = None) -> UInt8:
-    """Draw an event's objects, its result and decision in words, and the cloud's newest answer into `picture`; returned."""
+    """Draw an event's objects or mask, its result and decision in words, and the cloud's newest answer; gives `picture`."""
     scale = max(0.4, picture.shape[1] / 1100)
     if isinstance(event.result, Detections):
         _draw_boxes(picture, event.result, event.frame.size_wh, scale)
+    elif isinstance(event.result, Mask):
+        _draw_mask(picture, event.result, event.frame.size_wh)
     lines = [(f"{_words(event.result)}   {event.timings.infer:.1f} ms", WHITE)]
     if event.decision.action == "offload":
         lines[0] = (lines[0][0] + "   asking the cloud", AMBER)
@@ -126,7 +130,7 @@ def annotate(picture: UInt8, event: Event, revision: Event | None = None) -> UIn
 
 
 def _draw_boxes(picture: UInt8, objects: Detections, size_wh: tuple[int, int], scale: float) -> None:
-    """A frame around each object, and its label and score on a plate above it, or inside where there is no room."""
+    """A frame around each object, its keypoints, and its label and score on a plate above it, or inside for want of room."""
     height, width = picture.shape[:2]
     thickness, font_scale = max(1, round(2 * scale)), max(0.35, 0.7 * scale)
     ratio = np.array((width, height) * 2) / np.array(size_wh * 2)  # the video may be of another size than the frame
@@ -135,6 +139,9 @@ def _draw_boxes(picture: UInt8, objects: Detections, size_wh: tuple[int, int], s
         left, top, right, bottom = corners[i].tolist()
         color = BOX_COLORS[int(objects.class_ids[i]) % len(BOX_COLORS)]
         cv2.rectangle(picture, (left, top), (right, bottom), color, thickness, cv2.LINE_AA)
+        for x, y, score in () if objects.keypoints is None else objects.keypoints[i].tolist():
+            if score >= VISIBLE:
+                cv2.circle(picture, (round(x * ratio[0]), round(y * ratio[1])), 2 * thickness, color, cv2.FILLED, cv2.LINE_AA)
         track = 0 if objects.tracks is None else int(objects.tracks[i])
         text = _ascii((f"#{track} " if track else "") + f"{objects.labels[i]} {float(objects.scores[i]):.0%}")
         (text_w, text_h), below = cv2.getTextSize(text, FONT, font_scale, 1)
@@ -143,6 +150,18 @@ def _draw_boxes(picture: UInt8, objects: Detections, size_wh: tuple[int, int], s
         y = top - plate_h if top >= plate_h else top
         cv2.rectangle(picture, (x, y), (x + text_w + 2 * thickness, y + plate_h), color, cv2.FILLED)
         cv2.putText(picture, text, (x + thickness, y + text_h + thickness), FONT, font_scale, SHADE, 1, cv2.LINE_AA)
+
+
+def _draw_mask(picture: UInt8, mask: Mask, size_wh: tuple[int, int]) -> None:
+    """Each class's colour, half transparent, over its cells."""
+    height, width = picture.shape[:2]
+    ratio = np.array((width, height) * 2) / np.array(size_wh * 2)
+    left, top, right, bottom = np.rint(np.array(mask.area_xyxy) * ratio).astype(int).tolist()
+    left, top = min(left, width - 1), min(top, height - 1)
+    part = picture[top : max(bottom, top + 1), left : max(right, left + 1)]
+    class_ids = cv2.resize(mask.class_ids, (part.shape[1], part.shape[0]), interpolation=cv2.INTER_NEAREST)
+    colors = np.array(BOX_COLORS, np.uint8)[class_ids % len(BOX_COLORS)]
+    np.copyto(part, cv2.addWeighted(part, 0.5, colors, 0.5, 0.0), where=(class_ids != NOTHING)[..., np.newaxis])
 
 
 def _words(result: Result) -> str:

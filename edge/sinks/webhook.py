@@ -18,7 +18,7 @@ import urllib3
 from edge import __version__
 from edge.errors import UsageError
 from edge.events import encode_event
-from edge.offload import in_words
+from edge.offload.transport import in_words
 from edge.types import Event, Notice
 
 TOKEN_VARIABLE = "EDGE_WEBHOOK_TOKEN"

@@ -1,4 +1,4 @@
-"""Detection: a picture in, boxes with calibrated scores out."""
+"""Detection and pose: a picture in, boxes with calibrated scores out, and the keypoints in them."""
 
 from __future__ import annotations
 
@@ -8,12 +8,15 @@ from edge.boxes import box_areas, nms
 from edge.card import Card, DetectOptions, Variant
 from edge.geometry import prepare
 from edge.tasks.heads import HEADS, HeadSpec
-from edge.types import Detections, Float32, Frame, Outputs, Tensor
+from edge.types import Detections, Float32, Float64, Frame, Outputs, Tensor
 
 
-def calibrated(scores: Float32, temperature: float) -> Float32:
-    """sigmoid(logit(score) / temperature) of scores [n]: Guo et al.'s temperature for one class against none."""
-    if temperature == 1:
+def calibrated(scores: Float32, temperature: float | Float64) -> Float32:
+    """sigmoid(logit(score) / temperature) of scores [n]: Guo et al.'s temperature for one class against none.
+
+    The temperature is one, or each score's own [n].
+    """
+    if np.all(temperature == 1):
         return scores
     odds = np.clip(scores.astype(np.float64), 1e-12, 1 - 1e-12)
     odds = (odds / (1 - odds)) ** (1 / temperature)
@@ -44,10 +47,14 @@ class Detect:
             strides=options.strides,
             class_offset=options.class_offset,
             cell_offset=options.cell_offset,
+            keypoints=len(options.keypoints or ()),
         )
         self._labels = tuple(label.name for label in card.labels)
-        # the calibration is monotone, so that the threshold can be applied before it
-        self._raw_threshold = float(calibrated(np.array([self.score_threshold]), 1 / variant.temperature)[0])
+        own = (variant.class_temperatures.get(label.id, variant.temperature) for label in card.labels)
+        self._temperatures = np.fromiter(own, np.float64, len(card.labels))
+        # the calibration is monotone, so that the threshold of the class that has the least can be applied before it
+        thresholds = calibrated(np.full(len(self._temperatures), self.score_threshold), 1 / self._temperatures)
+        self._raw_threshold = float(thresholds.min(initial=1.0))
 
     def replaced(
         self, *, score_threshold: float | None = None, iou_threshold: float | None = None, max_detections: int | None = None
@@ -72,5 +79,15 @@ class Detect:
         boxes = tensor.geometry.to_original(found.boxes_xyxy[kept])
         inside = box_areas(boxes) > 0  # a box in the padding is of nothing
         kept, boxes = kept[inside], boxes[inside]
-        scores, class_ids = calibrated(found.scores[kept], self._variant.temperature), found.class_ids[kept]
-        return Detections(boxes, scores, class_ids, tuple(self._labels[i] for i in class_ids.tolist()))
+        class_ids = found.class_ids[kept]
+        scores = calibrated(found.scores[kept], self._temperatures[class_ids])
+        if self._variant.class_temperatures:  # each class's order is what it was, all classes' together is not
+            order = np.argsort(-scores, kind="stable")
+            order = order[scores[order] >= self.score_threshold]
+            kept, boxes, class_ids, scores = kept[order], boxes[order], class_ids[order], scores[order]
+        labels = tuple(self._labels[i] for i in class_ids.tolist())
+        if found.keypoints is None:
+            return Detections(boxes, scores, class_ids, labels)
+        points = found.keypoints[kept]
+        points[..., :2] = tensor.geometry.points_to_original(points[..., :2])
+        return Detections(boxes, scores, class_ids, labels, keypoints=points)

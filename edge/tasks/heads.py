@@ -6,7 +6,7 @@ Each gives the candidates that reach a raw score, before non-maximum suppression
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TypeAlias
 
@@ -19,22 +19,27 @@ from edge.types import Float32, Int64, Outputs
 
 @dataclass(frozen=True, slots=True)
 class HeadSpec:
-    """What a head must know: the model's size in pixels, the number of classes, and the card's options."""
+    """What a head must know: the model's size in pixels, the number of classes and of keypoints, and the card's options."""
 
     size_wh: tuple[int, int]
     classes: int
     strides: tuple[int, ...] = (8, 16, 32)
     class_offset: int = 0
     cell_offset: float = 0.5
+    keypoints: int = 0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Candidates:
-    """n boxes in model pixels float32 [n, 4], their raw scores float32 [n] and classes int64 [n], in the model's order."""
+    """n boxes in model pixels float32 [n, 4], their raw scores float32 [n] and classes int64 [n], in the model's order.
+
+    A pose head has `keypoints` float32 [n, k, 3], too: x and y in model pixels, and a score in [0, 1].
+    """
 
     boxes_xyxy: Float32
     scores: Float32
     class_ids: Int64
+    keypoints: Float32 | None = None
 
 
 Head: TypeAlias = Callable[[Outputs, HeadSpec, float], Candidates]
@@ -78,11 +83,32 @@ def yolov8(outputs: Outputs, spec: HeadSpec, score_threshold: float) -> Candidat
         predictions = predictions.T
     if predictions.shape[0] != width:
         raise _unlike("yolov8", f"[1, {width}, n] for {spec.classes} classes", outputs["predictions"].shape)
-    best = predictions[4:].max(axis=0)
+    return _best_columns(predictions, score_threshold)[0]
+
+
+def yolov8_pose(outputs: Outputs, spec: HeadSpec, score_threshold: float) -> Candidates:
+    """As yolov8, with x, y and visibility of k keypoints below the classes: [1, 4 + classes + 3 k, n] or its transpose."""
+    predictions = _squeezed(outputs["predictions"], "yolov8-pose", 2)
+    boxes, width = 4 + spec.classes, 4 + spec.classes + 3 * spec.keypoints
+    if predictions.shape[0] != width:
+        predictions = predictions.T
+    if predictions.shape[0] != width:
+        expected = f"[1, {width}, n] for {spec.classes} classes and {spec.keypoints} keypoints"
+        raise _unlike("yolov8-pose", expected, outputs["predictions"].shape)
+    found, kept = _best_columns(predictions[:boxes], score_threshold)
+    keypoints = predictions[boxes:, kept].T.reshape(-1, spec.keypoints, 3)
+    _check_finite(keypoints)
+    keypoints[..., 2] = keypoints[..., 2].clip(0, 1)  # integer outputs may overshoot
+    return replace(found, keypoints=keypoints)
+
+
+def _best_columns(columns: Float32, score_threshold: float) -> tuple[Candidates, Int64]:
+    """Of [4 + classes, n], centre, size and class probabilities, those that reach the score, and which they are."""
+    best = columns[4:].max(axis=0)
     _check_finite(best)
     kept = np.flatnonzero(best >= score_threshold)
-    class_ids = predictions[4:, kept].argmax(axis=0)
-    return _candidates(xywh_to_xyxy(predictions[:4, kept].T), best[kept], class_ids)
+    class_ids = columns[4:, kept].argmax(axis=0)
+    return _candidates(xywh_to_xyxy(columns[:4, kept].T), best[kept], class_ids), kept
 
 
 def nanodet(outputs: Outputs, spec: HeadSpec, score_threshold: float) -> Candidates:
@@ -156,7 +182,14 @@ def ssd(outputs: Outputs, spec: HeadSpec, score_threshold: float) -> Candidates:
     return _candidates(boxes[kept][:, [1, 0, 3, 2]] * size, scores[kept], class_ids)
 
 
-HEADS: dict[str, Head] = {"yolox": yolox, "yolov8": yolov8, "nanodet": nanodet, "fastestdet": fastestdet, "ssd": ssd}
+HEADS: dict[str, Head] = {
+    "yolox": yolox,
+    "yolov8": yolov8,
+    "nanodet": nanodet,
+    "fastestdet": fastestdet,
+    "ssd": ssd,
+    "yolov8-pose": yolov8_pose,
+}
 """The card's `head` → how it is decoded."""
 
 

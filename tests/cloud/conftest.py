@@ -10,7 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +19,15 @@ import numpy as np
 import pytest
 from starlette.types import ASGIApp
 
-from cloud.app import build_app
-from cloud.line import Line
+from cloud.app import Endpoint
+from cloud.metrics import Metrics
+from cloud.repository import Repository
 from cloud.served import Served
+from cloud.service import Limits, State
 from edge.bundle import open_bundle
 from edge.model import Model, open_model
-from edge.types import UInt8
+from edge.protocols import Engine
+from edge.types import Outputs, Tensor, UInt8
 from tests.tiny import tiny_bundle
 
 LIMIT_BYTES = 1 << 20
@@ -68,8 +71,16 @@ class InProcess:
     """The ASGI application without a network; one event loop a call, several requests at once if asked."""
 
     app: ASGIApp
-    line: Line
+    state: State
     said: list[str] = field(default_factory=list)
+
+    def close(self) -> None:
+        """End its threads."""
+        self.state.repository.close()
+        for served in self.state.repository.models.values():
+            served.batcher.join(5)
+        if isinstance(self.app, Endpoint):
+            self.app.close()
 
     def __call__(
         self, method: str, path: str, body: bytes | Sequence[bytes] = b"", headers: Mapping[str, str] | None = None
@@ -111,24 +122,48 @@ class InProcess:
         )
 
 
-@pytest.fixture
-def serve(bundle: Path) -> Iterator[Callable[[Model], InProcess]]:
-    """Makes an in-process endpoint over a model."""
-    lines: list[Line] = []
+def in_process(*served: Served, **changes: Any) -> InProcess:
+    """The endpoint over these models; `changes` are fields of its State."""
+    said: list[str] = []
+    repository = Repository(lambda path: pytest.fail("nothing to load"))
+    for one in served:
+        repository.add(one)
+    state = State(repository, **({"limits": Limits(LIMIT_BYTES, 16 * LIMIT_BYTES), "say": said.append} | changes))
+    return InProcess(Endpoint(state), state, said)
 
-    def make(model: Model, places: int = 16) -> InProcess:
-        lines.append(Line(places))
-        said: list[str] = []
-        served = Served(model, open_bundle(bundle).card)
-        return InProcess(build_app(served, lines[-1], limit_bytes=LIMIT_BYTES, say=said.append), lines[-1], said)
+
+class Shared:
+    """An engine that outlives the endpoints that it is lent to."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self.name, self.threads, self.lanes, self.batch = engine.name, engine.threads, engine.lanes, engine.batch
+
+    def infer(self, tensor: Tensor) -> Outputs:
+        return self._engine.infer(tensor)
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.fixture
+def serve(bundle: Path) -> Iterator[Callable[..., InProcess]]:
+    """Makes an in-process endpoint over a model."""
+    made: list[InProcess] = []
+
+    def make(model: Model, **changes: Any) -> InProcess:
+        lent, metrics = replace(model, engine=Shared(model.engine)), Metrics()
+        served = Served(lent, open_bundle(bundle).card, metrics=metrics)
+        made.append(in_process(served, metrics=metrics, **changes))
+        return made[-1]
 
     yield make
-    for line in lines:
-        line.close()
+    for endpoint in made:
+        endpoint.close()
 
 
 @pytest.fixture
-def endpoint(serve: Callable[[Model], InProcess], model: Model) -> InProcess:
+def endpoint(serve: Callable[..., InProcess], model: Model) -> InProcess:
     return serve(model)
 
 
@@ -147,18 +182,20 @@ class Process:
         return self.popen.returncode, said
 
 
-def command(*arguments: object) -> list[str]:
-    return [sys.executable, "-m", "cloud.cli", *map(str, arguments)]
+def command(*arguments: object, program: Sequence[str] = ("-m", "cloud.cli")) -> list[str]:
+    return [sys.executable, *program, *map(str, arguments)]
 
 
 @contextmanager
-def running(*arguments: object) -> Iterator[Process]:
-    popen = subprocess.Popen(command(*arguments, "--port", 0), stderr=subprocess.PIPE, text=True, env=dict(os.environ))
+def running(*arguments: object, program: Sequence[str] = ("-m", "cloud.cli")) -> Iterator[Process]:
+    popen = subprocess.Popen(
+        command(*arguments, "--port", 0, program=program), stderr=subprocess.PIPE, text=True, env=dict(os.environ)
+    )
     try:
         assert popen.stderr is not None
         ready = popen.stderr.readline()
-        assert "ready at http://" in ready, ready
-        yield Process(popen, ready, ready.split("http://")[1].split(",")[0])
+        assert "ready at http" in ready, ready
+        yield Process(popen, ready, ready.split("://")[1].split(",")[0])
     finally:
         popen.kill()
         popen.communicate()

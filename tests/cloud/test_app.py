@@ -18,8 +18,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from cloud.auth import Tokens
 from cloud.body import DISCARD_BYTES, unpack
 from cloud.errors import RefusedError
+from cloud.service import Limits
 from edge.engines.fake import FakeEngine
 from edge.model import Model
 from edge.oip import HEADER_LENGTH, NamedTensor, decode_response, encode_request
@@ -37,7 +39,7 @@ def ask(endpoint: InProcess, *inputs: NamedTensor, outputs: tuple[str, ...] = ()
 @pytest.mark.parametrize(
     ("path", "answer"),
     [
-        ("/v2", {"name": "edge-cloud", "extensions": ["binary_tensor_data"]}),
+        ("/v2", {"name": "edge-cloud", "extensions": ["binary_tensor_data", "model_repository"]}),
         ("/v2/", {"name": "edge-cloud"}),
         ("/v2/health/live", {"live": True}),
         ("/v2/health/ready", {"ready": True}),
@@ -77,7 +79,7 @@ def test_what_can_be_asked(endpoint: InProcess, path: str, answer: dict[str, Any
         ("GET", "/v2/models/a\nb\u20ac", 404, "unknown model 'a\\nb\\u20ac'"),
         ("GET", "/", 404, "GET '/': Not Found"),
         ("GET", "/v2/models/tiny/", 404, "Not Found"),
-        ("POST", "/v2/repository/index", 404, "Not Found"),
+        ("GET", "/v2/repository/index", 405, "Method Not Allowed"),
         ("GET", INFER, 405, "Method Not Allowed"),
         ("DELETE", "/v2/models/tiny", 405, "Method Not Allowed"),
     ],
@@ -246,7 +248,7 @@ def test_a_body_too_large_is_refused_while_it_arrives(endpoint: InProcess) -> No
 
 
 def test_a_body_that_never_comes_frees_its_place(endpoint: InProcess, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cloud.body.READ_S", 0.02)
+    monkeypatch.setattr("cloud.body.STALL_S", 0.02)
 
     async def scenario() -> list[Any]:
         sent: list[Any] = []
@@ -267,7 +269,9 @@ def test_a_body_that_never_comes_frees_its_place(endpoint: InProcess, monkeypatc
 
 
 def test_a_client_that_leaves_is_no_fault_of_ours(endpoint: InProcess) -> None:
-    assert endpoint("POST", INFER, []).status == 400
+    with pytest.raises(IndexError):  # nothing was sent: nobody reads it
+        endpoint("POST", INFER, [])
+    assert 'requests_total{model="tiny",status="499"} 1' in endpoint("GET", "/metrics").body.decode()
     assert not endpoint.said
 
 
@@ -289,16 +293,17 @@ class Held:
         return np.zeros(10, np.float32)
 
 
-def test_the_line_is_bounded_serial_and_leaves_the_event_loop_free(
-    serve: Callable[..., InProcess], model: Model, jpeg: bytes
-) -> None:
+def test_what_would_wait_too_long_is_refused_at_once(serve: Callable[..., InProcess], model: Model, jpeg: bytes) -> None:
     held = Held()
-    endpoint = serve(replace(model, engine=FakeEngine(answer=held)), places=3)
+    held.go.set()
+    endpoint = serve(replace(model, engine=FakeEngine(answer=held)), limits=Limits(LIMIT_BYTES, 16 * LIMIT_BYTES, wait_s=1.0))
+    held.go.clear()
+    endpoint.state.repository.get("tiny").batcher._seconds_each = 0.6
     body, headers = encode_request([NamedTensor.of("image", [jpeg])])
 
     async def scenario() -> tuple[Reply, Reply, list[Reply]]:
-        waiting = [asyncio.create_task(endpoint.request("POST", INFER, body, headers)) for _ in range(3)]
-        while not held.begun:
+        waiting = [asyncio.create_task(endpoint.request("POST", INFER, body, headers)) for _ in range(2)]
+        while not (held.inside and endpoint.state.repository.get("tiny").batcher.waiting == 2):
             await asyncio.sleep(0.001)
         full = await endpoint.request("POST", INFER, body, headers)
         alive = await endpoint.request("GET", "/v2/health/live")
@@ -306,13 +311,55 @@ def test_the_line_is_bounded_serial_and_leaves_the_event_loop_free(
         return full, alive, await asyncio.gather(*waiting)
 
     full, alive, served = asyncio.run(scenario())
-    assert full.status == 503
-    assert full.headers["retry-after"] == "1"
-    assert "too many requests" in full.json["error"]
+    assert full.status == 429
+    assert full.headers["retry-after"] == "2"
+    assert "would wait 1.2 s, at most 1 s are accepted" in full.json["error"]
     assert alive.status == 200
-    assert [reply.status for reply in served] == [200] * 3
+    assert [reply.status for reply in served] == [200] * 2
     assert held.most == 1
-    assert endpoint("POST", INFER, body, headers).status == 200  # the places are free again
+    assert endpoint("POST", INFER, body, headers).status == 200
+
+
+def test_bytes_in_memory_are_bounded(serve: Callable[..., InProcess], model: Model, jpeg: bytes) -> None:
+    endpoint = serve(model, limits=Limits(LIMIT_BYTES, LIMIT_BYTES // 2))
+    reply = endpoint("POST", INFER, [bytes(LIMIT_BYTES // 4)] * 3)
+    assert (reply.status, reply.headers["retry-after"]) == (429, "1")
+    assert ask(endpoint, NamedTensor.of("image", [jpeg])).status == 200
+
+
+def test_a_token(serve: Callable[..., InProcess], model: Model) -> None:
+    endpoint = serve(model, tokens=Tokens(["first-token-of-two", "second-token-of-two"]))
+    for path in ("/v2/models/tiny", "/metrics", INFER):
+        for wrong in ({}, {"Authorization": "Bearer first-token"}, {"Authorization": "Basic first-token-of-two"}):
+            reply = endpoint("GET", path, headers=wrong)
+            assert (reply.status, reply.headers["www-authenticate"]) == (401, "Bearer")
+    assert endpoint("GET", "/v2/health/ready").status == 200
+    for token in ("first-token-of-two", "second-token-of-two"):
+        assert endpoint("GET", "/v2/models/tiny", headers={"Authorization": f"bearer {token}"}).status == 200
+
+
+def test_a_draining_endpoint_is_not_ready_and_still_answers(endpoint: InProcess, jpeg: bytes) -> None:
+    endpoint.state.draining = True
+    assert endpoint("GET", "/v2/health/ready").status == 503
+    assert endpoint("GET", "/v2/models/tiny/ready").status == 503
+    assert endpoint("GET", "/v2/health/live").status == 200
+    assert ask(endpoint, NamedTensor.of("image", [jpeg])).status == 200
+
+
+def test_metrics(endpoint: InProcess, jpeg: bytes) -> None:
+    ask(endpoint, NamedTensor.of("image", [jpeg] * 3))
+    ask(endpoint, NamedTensor.of("image", [b"x"]))
+    text = endpoint("GET", "/metrics").body.decode()
+    for line in (
+        'edge_cloud_requests_total{model="tiny",status="200"} 1',
+        'edge_cloud_requests_total{model="tiny",status="400"} 1',
+        'edge_cloud_pictures_total{model="tiny"} 3',
+        'edge_cloud_batch_pictures_bucket{model="tiny",le="1.0"} 3',
+        'edge_cloud_request_seconds_count{model="tiny",status="200"} 1',
+        'edge_cloud_queue_pictures{model="tiny"} 0',
+        "edge_cloud_held_bytes 0",
+    ):
+        assert f"\n{line}\n" in text
 
 
 def test_a_failing_engine_is_a_500_and_a_line_in_our_output(serve: Callable[..., InProcess], model: Model, jpeg: bytes) -> None:
@@ -323,10 +370,14 @@ def test_a_failing_engine_is_a_500_and_a_line_in_our_output(serve: Callable[...,
     assert len(endpoint.said) == 1
 
     def broken(data: UInt8) -> Any:
-        raise ZeroDivisionError("a\nb")
+        if is_loaded:
+            raise ZeroDivisionError("a\nb")
+        return np.zeros(10, np.float32)
 
+    is_loaded = False
     endpoint = serve(replace(model, engine=FakeEngine(answer=broken)))
+    is_loaded = True
     reply = ask(endpoint, NamedTensor.of("image", [jpeg]))
     assert reply.status == 500
     assert "internal error" in reply.json["error"]
-    assert "ZeroDivisionError" in endpoint.said[0]
+    assert "ZeroDivisionError" in endpoint.said[-1]

@@ -14,13 +14,11 @@ import cv2
 import numpy as np
 import pytest
 
-from cloud.app import build_app
-from cloud.line import Line
 from cloud.served import Served
 from edge.bundle import open_bundle
 from edge.model import open_model
 from edge.oip import NamedTensor, decode_response, encode_request
-from tests.cloud.conftest import LIMIT_BYTES, InProcess
+from tests.cloud.conftest import InProcess, in_process
 from tests.samples import encoded, squares
 
 INFER = "/v2/models/squares/infer"
@@ -29,9 +27,9 @@ INFER = "/v2/models/squares/infer"
 @pytest.fixture
 def detector(tiny_detector: Path) -> Iterator[InProcess]:
     bundle = open_bundle(tiny_detector)
-    line = Line(4)
-    yield InProcess(build_app(Served(open_model(bundle), bundle.card), line, limit_bytes=LIMIT_BYTES), line)
-    line.close()
+    endpoint = in_process(Served(open_model(bundle), bundle.card))
+    yield endpoint
+    endpoint.close()
 
 
 def test_metadata(detector: InProcess) -> None:

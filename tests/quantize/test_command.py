@@ -215,7 +215,7 @@ def test_a_tflite_file_is_packed_as_it_is(
         (["model.onnx", "--data", "DATA", "--config", "absent.toml"], "--config absent.toml: No such file"),
         (["model.onnx", "--data", "DATA", "--labels", "coco", "--head", "yolo"], "no head 'yolo'"),
         (["model.onnx", "--data", "DATA", "--labels", "coco", "--mean", "1,2"], "--mean '1,2': give one number, or three"),
-        (["model.onnx", "--data", "DATA", "--task", "segment"], "--task"),
+        (["model.onnx", "--data", "DATA", "--task", "depth"], "--task"),
         (["DATA", "--data", "DATA"], "a folder; give the .onnx, .pt2 or .tflite file in it"),
         (["efficientnet-lite0", "--data", "DATA", "--arg", "a=1"], "takes no arguments"),
         ([TINY, "--data", "DATA", "--arg", "depth=1"], "TypeError"),

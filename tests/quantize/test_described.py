@@ -60,7 +60,7 @@ def test_what_is_not_said_is_as_the_heads_authors_publish_it(head: str) -> None:
     preset = PRESETS[head]
     assert head in HEADS_OF_TASK[said.task]
     assert (said.mean, said.std, said.size_wh, said.output) == (preset.mean, preset.std, None, None)
-    assert (said.detect is None) == (said.task == "classify")
+    assert (said.detect is None) == (said.task in ("classify", "segment"))
     geometry = said.geometry((64, 32), "model.onnx")
     assert (geometry.width, geometry.height, geometry.color) == (64, 32, preset.input["color"])
     assert said.source.startswith("model.onnx, whose makers")
@@ -105,7 +105,7 @@ def test_names_that_stand_for_none_keep_their_number_for_ssd_alone() -> None:
         ("labels = ['a']\ntask = 'detect'", {}, UsageError, "--task detect needs --head, one of yolox"),
         ("labels = ['a']\ntask = 'segment'\nhead = 'softmax'", {}, UsageError, "there are classify, detect"),
         ("labels = ['a']\ntask = 'classify'\nhead = 'yolox'", {}, UsageError, "head yolox is for --task detect"),
-        ("labels = ['a']\n[detect]\nstrides = [8]", {}, UsageError, "a classifier has no table 'detect'"),
+        ("labels = ['a']\n[detect]\nstrides = [8]", {}, UsageError, "task classify has no table 'detect'"),
         ("labels = ['a']\nhead = 'yolox'\n[detect]\nstrides = []", {}, UsageError, "detect"),
         ("labels = ['a']\nhead = 'yolox'\n[detect]\nstride = [8]", {}, UsageError, "stride"),
         ("labels = ['a']", {"size": "big"}, UsageError, "--size 'big': give WIDTHxHEIGHT"),

@@ -16,7 +16,7 @@ from edge.errors import EdgeError, InputError, UsageError  # noqa: E402
 from quantize.check import check_model  # noqa: E402
 from quantize.described import Described, Description, described  # noqa: E402
 from quantize.float_model import FloatModel  # noqa: E402
-from quantize.resolve import from_file, from_name, is_file  # noqa: E402
+from quantize.resolve import from_file, from_name  # noqa: E402
 from tests.quantize import tiny  # noqa: E402
 from tests.quantize.onnx_graphs import floats, ints, node, write  # noqa: E402
 from train.models import Classifier  # noqa: E402
@@ -75,14 +75,6 @@ def test_mistakes_are_one_line(model: str, arguments: list[str], says: str, monk
     with pytest.raises(UsageError, match=says) as refused:
         from_name(model, arguments)
     assert "\n" not in str(refused.value)
-
-
-@pytest.mark.parametrize(
-    ("model", "expected"),
-    [("a/b.onnx", True), ("B.ONNX", True), ("net.pt", True), ("net.pth", True), ("net.pt2", True), ("a.b:c", False)],
-)
-def test_which_models_are_files(model: str, expected: bool) -> None:
-    assert is_file(model) == expected
 
 
 def probabilities(model: FloatModel, picture: Tensor) -> Tensor:

@@ -1,0 +1,111 @@
+"""Connections from strangers: a limited number, none silent for long, none that makes a parser hold more than it should."""
+
+from __future__ import annotations
+
+import asyncio
+from importlib.util import find_spec
+from typing import Any
+
+HEAD_S = 10.0
+"""From a request's first byte, or a connection's beginning, to the end of its headers."""
+HEAD_BYTES = 64 << 10
+PIPELINE_LIMIT = 16
+CONNECTION_LIMIT = 512
+GONE = "gone"
+"""The key in an ASGI scope's `state` of a function to call when the client leaves before its answer."""
+
+
+class Guard:
+    """Mixed into uvicorn's protocols: a deadline for headers, and a place for newcomers when all are taken.
+
+    When `CONNECTION_LIMIT` is reached, the connection that has said nothing for longest is dropped, of those without a
+    request under way; when all have one, the newcomer is.
+    """
+
+    transport: Any
+    cycle: Any
+    loop: asyncio.AbstractEventLoop
+    connections: set[Any]
+    _timer: asyncio.TimerHandle | None = None
+    _heard_s = 0.0
+
+    def connection_made(self, transport: Any) -> None:
+        """A newcomer."""
+        super().connection_made(transport)  # type: ignore[misc]
+        self._heard_s = self.loop.time()
+        self._expect_headers()
+        if len(self.connections) > CONNECTION_LIMIT:
+            idle = [connection for connection in self.connections if not connection.is_asked]
+            min(idle, key=lambda connection: connection._heard_s).drop()
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes of a request, or of several."""
+        self._heard_s = self.loop.time()
+        super().data_received(data)  # type: ignore[misc]
+        if self.is_asked:
+            self._relax()
+        elif self._timer is None:
+            self._expect_headers()
+        if len(getattr(self, "pipeline", ())) > PIPELINE_LIMIT:
+            self.drop()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """The end of it; whoever works for its request is told, by what the application put in the scope's state."""
+        self._relax()
+        if self.is_asked and (gone := self.cycle.scope["state"].get(GONE)):
+            gone()
+        super().connection_lost(error)  # type: ignore[misc]
+
+    @property
+    def is_asked(self) -> bool:
+        """Whether a request is under way: its headers have come, and its answer has not gone."""
+        return self.cycle is not None and not self.cycle.response_complete
+
+    def drop(self) -> None:
+        """Close at once, without sending what is buffered."""
+        self.transport.abort()
+
+    def _expect_headers(self) -> None:
+        self._timer = self.loop.call_later(HEAD_S, self.drop)
+
+    def _relax(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+
+def protocol_class() -> type[asyncio.Protocol]:
+    """The guarded protocol over httptools where it is installed, else over h11, which bounds headers itself."""
+    if find_spec("httptools") is None:
+        from uvicorn.protocols.http.h11_impl import H11Protocol
+
+        class GuardedH11(Guard, H11Protocol):
+            pass
+
+        return GuardedH11
+    from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+    class GuardedHttpTools(Guard, HttpToolsProtocol):
+        """Counts the bytes since the parser last got anywhere: it would take in headers and trailers without end."""
+
+        _unparsed = 0
+
+        def data_received(self, data: bytes) -> None:
+            self._unparsed += len(data)
+            super().data_received(data)
+            if self._unparsed > HEAD_BYTES:
+                self.drop()
+
+        def on_headers_complete(self) -> None:
+            self._unparsed = 0
+            super().on_headers_complete()
+
+        def on_body(self, body: bytes) -> None:
+            self._unparsed = 0
+            super().on_body(body)
+
+        def on_message_complete(self) -> None:
+            self._unparsed = 0
+            super().on_message_complete()
+
+    return GuardedHttpTools

@@ -1,0 +1,310 @@
+"""Hard examples: what the endpoint was asked, with both opinions, kept in a folder within a quota.
+
+A kept picture is two files, the picture as it came and `KEY.json` (`Example`), under the SHA-256 of its key. `index.sqlite`
+holds what is needed to find doubles and the least valuable; it is made anew of the JSON files where it is lost. Several
+processes may keep into one folder.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from queue import Full, Queue
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from cloud.metrics import Metrics
+from cloud.served import Asked, Served
+from edge.card import Card
+from edge.errors import EdgeError
+from edge.events import ClassRecord, ObjectRecord, ResultRecord
+from edge.pictures import PNG_SIGNATURE
+from edge.types import Box, Classes, Detections, Result
+
+INDEX = "index.sqlite"
+WAITING = 64
+"""Pictures on their way to the disk; more are not kept."""
+OPINION_LETTERS = 64 << 10
+IOU = 0.5
+"""Objects of one label that overlap as much are one object."""
+
+
+class Example(msgspec.Struct):
+    """One kept picture's JSON: the model's answer, the device's opinion where it told it, and how far they differ.
+
+    `label_ids` are the card's ids of the answer's classes or objects, in their order. `disagreement` and `confidence` are
+    in [0, 1]; what is not known is None.
+    """
+
+    picture: str
+    model: str
+    variant: str
+    task: str
+    answer: ResultRecord
+    label_ids: list[str]
+    local: ResultRecord | None
+    disagreement: float
+    confidence: float
+    source: str | None = None
+    captured_at: str | None = None
+    key: str | None = None
+
+
+class Store:
+    """The folder. Used from one thread of a process; other processes are kept out by SQLite's lock."""
+
+    def __init__(self, folder: Path, limit_bytes: int) -> None:
+        self._folder, self._limit = folder, limit_bytes
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._database = sqlite3.connect(folder / INDEX, timeout=10, isolation_level=None, check_same_thread=False)
+            self._database.execute(
+                "CREATE TABLE IF NOT EXISTS kept "
+                "(stem TEXT PRIMARY KEY, picture TEXT, bytes INT, disagreement REAL, doubt REAL)"
+            )
+            self._reconcile()
+        except (OSError, sqlite3.Error) as error:
+            raise EdgeError(f"--keep {folder}: cannot be used: {error}; give another folder") from None
+
+    def close(self) -> None:
+        """Let go of the index."""
+        self._database.close()
+
+    def add(self, stem: str, suffix: str, picture: bytes, example: Example) -> bool:
+        """Keep a picture unless its stem is there already; the least valuable go when the quota is exceeded.
+
+        Value is disagreement, then low confidence. Raises OSError and sqlite3.Error when it cannot be written.
+        """
+        raw = msgspec.json.format(msgspec.json.encode(example), indent=1) + b"\n"
+        size = len(picture) + len(raw)
+        if size > self._limit:
+            return False
+        with self._transaction():
+            if self._database.execute("SELECT 1 FROM kept WHERE stem = ?", (stem,)).fetchone():
+                return False
+            self._write(stem + suffix, picture)
+            self._write(f"{stem}.json", raw)
+            self._insert(stem, stem + suffix, size, example)
+            self._evict()
+        return True
+
+    def examples(self) -> Iterator[tuple[Path, Example]]:
+        """Each picture's file and record, the most valuable first."""
+        rows = self._database.execute("SELECT stem, picture FROM kept ORDER BY disagreement DESC, doubt DESC, stem").fetchall()
+        for stem, picture in rows:
+            with suppress(OSError, msgspec.MsgspecError):  # one that another process has just let go
+                yield self._folder / picture, msgspec.json.decode((self._folder / f"{stem}.json").read_bytes(), type=Example)
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._database.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+        except BaseException:
+            self._database.execute("ROLLBACK")
+            raise
+        self._database.execute("COMMIT")
+
+    def _insert(self, stem: str, picture: str, size: int, example: Example) -> None:
+        row = (stem, picture, size, example.disagreement, 1.0 - example.confidence)
+        self._database.execute("INSERT OR REPLACE INTO kept VALUES (?, ?, ?, ?, ?)", row)
+
+    def _evict(self) -> None:
+        (total,) = self._database.execute("SELECT COALESCE(SUM(bytes), 0) FROM kept").fetchone()
+        for stem, picture, size in (
+            self._database.execute("SELECT stem, picture, bytes FROM kept ORDER BY disagreement, doubt, stem").fetchall()
+            if total > self._limit
+            else ()
+        ):
+            if total <= self._limit:
+                return
+            self._database.execute("DELETE FROM kept WHERE stem = ?", (stem,))
+            (self._folder / f"{stem}.json").unlink(missing_ok=True)
+            (self._folder / picture).unlink(missing_ok=True)
+            total -= size
+
+    def _write(self, name: str, data: bytes) -> None:
+        """Whole or not at all."""
+        temporary = self._folder / f".{name}.part"
+        try:
+            with open(temporary, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(self._folder / name)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+
+    def _reconcile(self) -> None:
+        """Bring the index to what is in the folder, after a crash or a lost index; pictures without a record go."""
+        with self._transaction():
+            files = {entry.name: entry.stat().st_size for entry in os.scandir(self._folder) if entry.is_file()}
+            stems = {row[0] for row in self._database.execute("SELECT stem FROM kept")}
+            records = {name[:-5] for name in files if name.endswith(".json")}
+            for stem in stems - records:
+                self._database.execute("DELETE FROM kept WHERE stem = ?", (stem,))
+            for stem in records - stems:
+                with suppress(msgspec.MsgspecError):
+                    example = msgspec.json.decode((self._folder / f"{stem}.json").read_bytes(), type=Example)
+                    size = files[f"{stem}.json"] + files.get(example.picture, 0)
+                    self._insert(stem, example.picture, size, example)
+            known = {row[0] for row in self._database.execute("SELECT picture FROM kept")}
+            for name in files:
+                if name.endswith((".part", ".jpg", ".png")) and name not in known:
+                    (self._folder / name).unlink(missing_ok=True)
+            self._evict()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Offered:
+    """A picture on its way; `name` is what makes it the same as another, `said` are the request's parameters."""
+
+    name: str
+    raw: bytes
+    served: Served
+    result: Result
+    said: Mapping[str, Any]
+
+
+class Keeper:
+    """Keeps what inference requests brought, on a thread of its own; whoever is busy or fails loses examples, not requests."""
+
+    def __init__(self, store: Store, metrics: Metrics, say: Callable[[str], None]) -> None:
+        self._store, self._metrics, self._say = store, metrics, say
+        self._queue: Queue[_Offered | None] = Queue(WAITING)
+        self._failing = False
+        self._thread = threading.Thread(target=self._run, name="keeper", daemon=True)
+        self._thread.start()
+
+    def offer(self, served: Served, asked: Asked, results: Sequence[Result], key: str) -> None:
+        """What a request asked and what was answered; returns at once. Only encoded pictures are kept."""
+        image = asked.request.inputs.get("image")
+        if image is None:
+            return
+        said = asked.request.parameters
+        key = key or _text(said.get("key")) or ""
+        for index, (raw, result) in enumerate(zip(image.data, results, strict=True)):
+            name = f"{served.name}/{key}/{index}" if key else hashlib.sha256(raw).hexdigest()
+            local = said.get("local") if len(results) == 1 else None  # one opinion is of one picture
+            try:
+                self._queue.put_nowait(_Offered(name, raw, served, result, {**said, "local": local, "key": key or None}))
+            except Full:
+                self._metrics.add("edge_cloud_kept_total", outcome="dropped")
+
+    def close(self) -> None:
+        """Write what waits, and end."""
+        self._queue.put(None)
+        self._thread.join()
+        self._store.close()
+
+    def _run(self) -> None:
+        while (offered := self._queue.get()) is not None:
+            try:
+                outcome = "kept" if self._keep(offered) else "double"
+                self._failing = False
+            except (OSError, sqlite3.Error) as error:
+                outcome = "failed"
+                if not self._failing:
+                    self._say(f"examples are not kept for the moment: {getattr(error, 'strerror', None) or error}")
+                self._failing = True
+            self._metrics.add("edge_cloud_kept_total", outcome=outcome)
+
+    def _keep(self, offered: _Offered) -> bool:
+        stem = hashlib.sha256(offered.name.encode("utf-8", "replace")).hexdigest()[:32]
+        suffix = ".png" if offered.raw.startswith(PNG_SIGNATURE) else ".jpg"
+        return self._store.add(stem, suffix, offered.raw, _example(offered, stem + suffix))
+
+
+def disagreement(ours: ResultRecord, theirs: ResultRecord) -> float:
+    """How far two opinions differ, in [0, 1].
+
+    Of classes it is the total variation distance of their probabilities, what neither names being one more class; of
+    objects 1 - 2m / (a + b), where m of a and b objects have a partner of the same label with an IoU of 0.5.
+    """
+    if isinstance(ours.classes, list) and isinstance(theirs.classes, list):
+        p, q = ({one.label: one.score for one in record} for record in (ours.classes, theirs.classes))
+        named = [abs(p.get(label, 0.0) - q.get(label, 0.0)) for label in p.keys() | q.keys()]
+        rest = abs(sum(p.values()) - sum(q.values()))
+        return min(1.0, (sum(named) + rest) / 2)
+    if isinstance(ours.objects, list) and isinstance(theirs.objects, list):
+        total = len(ours.objects) + len(theirs.objects)
+        return 1.0 - 2 * _matches(ours.objects, theirs.objects) / total if total else 0.0
+    return 1.0
+
+
+def _matches(ours: Sequence[ObjectRecord], theirs: Sequence[ObjectRecord]) -> int:
+    free = list(theirs)
+    count = 0
+    for one in ours:
+        partner = max(
+            (other for other in free if other.label == one.label), key=lambda o: _iou(o.box_xyxy, one.box_xyxy), default=None
+        )
+        if partner is not None and _iou(partner.box_xyxy, one.box_xyxy) >= IOU:
+            free.remove(partner)
+            count += 1
+    return count
+
+
+def _iou(a: Box, b: Box) -> float:
+    width = min(a[2], b[2]) - max(a[0], b[0])
+    height = min(a[3], b[3]) - max(a[1], b[1])
+    common = max(0.0, width) * max(0.0, height)
+    union = (a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - common
+    return common / union if union > 0 else 0.0
+
+
+def _example(offered: _Offered, picture: str) -> Example:
+    answer, local = record_of(offered.result), _opinion(offered.said.get("local"))
+    return Example(
+        picture=picture,
+        model=offered.served.name,
+        variant=offered.served.variant,
+        task=offered.served.card.task,
+        answer=answer,
+        label_ids=_label_ids(offered.served.card, offered.result),
+        local=local,
+        disagreement=0.0 if local is None else round(disagreement(answer, local), 6),
+        confidence=round(float(offered.result.confidence), 6),
+        source=_text(offered.said.get("source")),
+        captured_at=_text(offered.said.get("captured_at")),
+        key=_text(offered.said.get("key")),
+    )
+
+
+def record_of(result: Result) -> ResultRecord:
+    """A result as events have it."""
+    if isinstance(result, Classes):
+        pairs = zip(result.labels, result.scores.tolist(), strict=True)
+        return ResultRecord(classes=[ClassRecord(label, round(score, 6)) for label, score in pairs])
+    assert isinstance(result, Detections)
+    boxes = np.round(result.boxes_xyxy.astype(np.float64), 2).tolist()
+    rows = zip(result.labels, result.scores.tolist(), boxes, strict=True)
+    return ResultRecord(objects=[ObjectRecord(label, round(score, 6), tuple(box), None) for label, score, box in rows])
+
+
+def _label_ids(card: Card, result: Result) -> list[str]:
+    assert isinstance(result, Classes | Detections)
+    return [card.labels[index].id for index in result.class_ids.tolist()]
+
+
+def _opinion(text: object) -> ResultRecord | None:
+    """The device's result record; None for what is none."""
+    if not isinstance(text, str) or len(text) > OPINION_LETTERS:
+        return None
+    try:
+        return msgspec.json.decode(text, type=ResultRecord)
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        return None
+
+
+def _text(value: object) -> str | None:
+    return value[:500] if isinstance(value, str) else None
