@@ -76,9 +76,8 @@ def main() -> None:
         print(
             f"{bundle.card.name} by {unit}: {len(right)} answers, {right.mean():.1%} right; {options.splits} splits in half\n"
         )
-        print(
-            "| alpha | threshold by | holds | true | coverage | in hindsight | ratio | no promise |\n|---|---|---|---|---|---|---|---|"
-        )
+        print("| alpha | threshold by | holds | true | coverage | in hindsight | ratio | no promise |")
+        print("|---|---|---|---|---|---|---|---|")
         for alpha in ALPHAS:
             rows: dict[str, list[tuple[float, ...]]] = {"fixed sequence": [], "SGR": []}
             source = np.random.default_rng(0)
