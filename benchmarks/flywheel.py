@@ -11,14 +11,16 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import shutil
 import signal
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import cv2
@@ -27,6 +29,7 @@ import numpy.typing as npt
 
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
+FPS = 8
 LOCAL, CLOUD = "efficientnet-lite0", "efficientnet-lite2"
 
 
@@ -73,10 +76,10 @@ def taught(name: str, data: str, weights: str, kept: str = "", exposure: float =
     return replace(model, network=model.network.eval(), labels=labels)
 
 
-def quantized(out: Path, data: Path, variants: str, **arguments: object) -> None:
+def quantized(out: Path, pictures: Path, variants: str, **arguments: object) -> None:
     """Build a bundle of `taught`, calibrated on clear pictures."""
     given = [part for name, value in arguments.items() for part in ("--arg", f"{name}={value}")]
-    command = [str(BIN / "edge-quantize"), "benchmarks.flywheel:taught", *given, "--data", str(data), "--out", str(out)]
+    command = [str(BIN / "edge-quantize"), "benchmarks.flywheel:taught", *given, "--data", str(pictures), "--out", str(out)]
     print(f"$ {' '.join(command[:2])} ... --variants {variants} --out {out}", flush=True)
     flags = ["--variants", variants, "--no-arm-instructions", "--max-drop", "3", "--no-cache", "--budget-minutes", "2"]
     subprocess.run([*command, *flags], check=True, cwd=ROOT, stderr=subprocess.DEVNULL)
@@ -94,6 +97,37 @@ def endpoint(bundle: Path, keep: Path) -> Iterator[str]:
         finally:
             process.send_signal(signal.SIGTERM)
             process.wait()
+
+
+@contextmanager
+def camera(labelled: Path) -> Iterator[tuple[str, threading.Event]]:
+    """A camera over HTTP that sees the pictures of a folder's folders, mixed, once; its URL, and what tells that it has."""
+    paths = sorted(labelled.rglob("*.jpg"))
+    order = np.random.default_rng(0).permutation(len(paths)).tolist()
+    ended = threading.Event()
+
+    class Camera(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=frame")
+            self.end_headers()
+            while order:
+                jpeg = paths[order.pop()].read_bytes()
+                self.wfile.write(b"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n" % len(jpeg))
+                self.wfile.write(jpeg + b"\r\n")
+                time.sleep(1 / FPS)
+            ended.set()
+
+        def log_message(self, *arguments: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Camera)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}/", ended
+    finally:
+        server.shutdown()
+        server.server_close()
 
 
 def accuracies(bundle: Path, places: Sequence[Path]) -> list[float]:
@@ -123,12 +157,14 @@ def main() -> None:
 
     for folder in ("kept", "labelled"):
         shutil.rmtree(work / folder, ignore_errors=True)
-    with endpoint(work / "cloud.edge", work / "kept") as url:
-        command = [str(BIN / "edge-run"), "--model", str(work / "first.edge"), "--source", str(work / "seen")]
-        flat(work / "dusk" / "train", work / "seen")
-        policy = ["--policy", "budget", "--offload-budget", options.budget, "--offload-deadline", "60"]
-        output = ["--events", str(work / "events.jsonl"), "--summary", str(work / "summary.json")]
-        subprocess.run([*command, "--offload", f"{url}/v2/models/{CLOUD}", *policy, *output], check=True)
+    (work / "events.jsonl").unlink(missing_ok=True)
+    with endpoint(work / "cloud.edge", work / "kept") as url, camera(work / "dusk" / "train") as (stream, ended):
+        command = [str(BIN / "edge-run"), "--model", str(work / "first.edge"), "--source", stream]
+        command += ["--offload", f"{url}/v2/models/{CLOUD}", "--policy", "budget", "--offload-budget", options.budget]
+        command += ["--events", str(work / "events.jsonl"), "--summary", str(work / "summary.json")]
+        with subprocess.Popen(command) as process:
+            ended.wait()
+            process.send_signal(signal.SIGTERM)
     subprocess.run([sys.executable, "-m", "cloud.kept", str(work / "kept"), "--out", str(work / "labelled")], check=True)
     kept = sorted((work / "labelled").rglob("*.jpg"))
 
@@ -142,16 +178,6 @@ def main() -> None:
     titles = (f"{CLOUD} float32 in the cloud", f"{LOCAL} int8 as deployed", "the same after one round")
     for title, (clear, later) in zip(titles, rows.values(), strict=True):
         print(f"| {title} | {clear:.1%} | {later:.1%} |")
-
-
-def flat(labelled: Path, into: Path) -> None:
-    """The pictures without their folders, which would tell what they show, mixed."""
-    if into.exists():
-        return
-    into.mkdir()
-    order = np.random.default_rng(0).permutation(len(paths := sorted(labelled.rglob("*.jpg"))))
-    for number, place in enumerate(order.tolist()):
-        os.link(paths[place], into / f"{number:05}.jpg")
 
 
 if __name__ == "__main__":
