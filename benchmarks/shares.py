@@ -119,13 +119,15 @@ def main() -> None:
     with source, tempfile.NamedTemporaryFile() as events:
         sink = QueuedSink(JsonlSink(events.name, print), "events", print, waits=True)
         begun: dict[str, float] = {}
-        for number, event in enumerate(run([source], model, [scene])):
+        shown = run([source], model, [scene])
+        for number, event in enumerate(shown):
             sink.emit(event)
             if number == WARM_UP:
                 begun = {"total": time.process_time(), **clock.spent, **{f"({k})": v for k, v in foreign_threads().items()}}
             if number == WARM_UP + options.frames:
                 break
         ended = {"total": time.process_time(), **clock.spent, **{f"({k})": v for k, v in foreign_threads().items()}}
+        shown.close()  # type: ignore[attr-defined]
         sink.close()
     spent = {what: (seconds - begun.get(what, 0.0)) / options.frames * 1e3 for what, seconds in ended.items()}
     total = spent.pop("total")

@@ -144,7 +144,7 @@ class Budget:
 class Guarantee:
     """Keep the error rate of what is accepted below a promise's alpha, for as long as answers are like the calibration's.
 
-    One answer of every `spacing_s` seconds, chosen by chance among a frame's, is looked at for a change, as neighbouring
+    Each answer is looked at for a change with the chance that makes it one look in `spacing_s` seconds, for neighbouring
     frames are no independent witnesses. Once withdrawn the promise is void until the run ends; the threshold stays.
     """
 
@@ -153,20 +153,19 @@ class Guarantee:
         self._threshold, self._alpha = promise.threshold, promise.alpha
         self._alarm = ShiftAlarm(selection)
         self._source, self._spacing_s = source, spacing_s
-        self._next_s = float("-inf")
+        self._now_s = float("-inf")
         self._random = random.Random(0)
         self._withdrawn = False
 
     def begin(self, confidences: Sequence[float], now_s: float) -> None:
-        """Look at an answer when it is time to."""
-        if self._withdrawn or not confidences or now_s < self._next_s:
-            return
-        self._next_s = now_s + self._spacing_s
-        if self._alarm.add(self._random.choice(confidences)):
-            self.withdraw(
-                f"after {self._alarm.answers} answers, confidences are not distributed as in calibration; "
-                "build the bundle with pictures from here"
-            )
+        """Look at those answers whose turn it is."""
+        elapsed_s, self._now_s = now_s - self._now_s, now_s
+        for confidence in confidences:
+            if self._random.random() * self._spacing_s <= elapsed_s and not self._withdrawn and self._alarm.add(confidence):
+                self.withdraw(
+                    f"after {self._alarm.answers} answers, confidences are not distributed as in calibration; "
+                    "build the bundle with pictures from here"
+                )
 
     def withdraw(self, reason: str) -> None:
         """Say that the promise is void from now on; from any thread."""
@@ -177,9 +176,10 @@ class Guarantee:
 
     def judge(self, confidence: float) -> Verdict:
         """Compare it with the promise's threshold."""
-        uncertain = confidence < self._threshold
-        promised = f"error rate < {self._alpha:g}" + (" withdrawn" if self._withdrawn else "")
-        return Verdict(uncertain, f"{'<' if uncertain else '>='} {self._threshold:.3f}, {promised}")
+        if confidence < self._threshold:
+            return Verdict(True, f"< {self._threshold:.3f}, not promised")
+        promised = "promise withdrawn" if self._withdrawn else f"error rate < {self._alpha:g}"
+        return Verdict(False, f">= {self._threshold:.3f}, {promised}")
 
     def asked(self) -> None:
         """Asking is free."""
@@ -257,7 +257,7 @@ class PerObject:
         self._asked_s = {track: asked_s for track, asked_s in self._asked_s.items() if now_s - asked_s < self._retry_s}
         tracks, scores = result.tracks.tolist(), result.scores.tolist()
         followed = [place for place, track in enumerate(tracks) if track > 0]
-        self._rule.begin([scores[place] for place in followed], now_s)
+        self._rule.begin(scores, now_s)
         fresh = [place for place in followed if tracks[place] not in self._asked_s and tracks[place] not in self._answered]
         judged = [(place, self._rule.judge(scores[place])) for place in fresh]
         doubtful = [place for place, verdict in judged if verdict.uncertain]

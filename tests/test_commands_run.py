@@ -221,8 +221,7 @@ def test_a_guarantee_comes_from_the_card_and_is_withdrawn_on_other_pictures(
     assert withdrawn["text"].startswith("an error rate below 0.05 is not promised any more: after ")
     assert withdrawn["text"] in done.err
     reasons = [record["decision"]["reason"] for record in found if record["kind"] == "frame"]
-    assert "error rate < 0.05" in reasons[0]
-    assert "error rate < 0.05 withdrawn" in reasons[-1]
+    assert all("< 0.900, not promised" in reason for reason in reasons)
 
 
 def test_threshold_0_asks_nobody(run: Command, folder: Path) -> None:
@@ -285,8 +284,10 @@ USER_ERRORS = [
     ([*OFFLOAD, "--policy", "budget"], 2, "--policy budget needs --offload-budget, as in 5%"),
     ([*OFFLOAD, "--policy", "budget", "--offload-budget", "5%", "--offload-price", "1"], 2, "the budget 5% is not of money"),
     ([*OFFLOAD, "--policy", "guarantee"], 2, "promises nothing frame by frame; build it with edge-quantize"),
-    ([*OFFLOAD, "--policy", "guarantee", "--second-look", "answer"], 2, "promises are for one look"),
-    (["--source", "demo", "--max-error", "0.1"], 2, "--max-error does nothing without --offload"),
+    ([*OFFLOAD, "--policy", "guarantee", "--second-look", "answer"], 2, "leave --second-look out"),
+    ([*OFFLOAD, "--policy", "guarantee", "--threshold", "0.3"], 2, "promises are for its own answers; leave --threshold out"),
+    ([*OFFLOAD, "--policy", "guarantee", "--classes", "class 1"], 2, "leave --classes out"),
+    (["--source", "demo", "--max-error", "0.1"], 2, "--max-error does nothing without --policy guarantee"),
     (["--source", "demo", "--threshold", "0.5"], 2, "--threshold does nothing without --offload; give both or neither"),
     (["--source", "demo", "--policy", "threshold"], 2, "--policy does nothing without --offload"),
     (["--source", "demo", "--refresh", "1"], 2, "--refresh does nothing without --motion-gate"),

@@ -246,7 +246,7 @@ def test_a_guarantee_is_its_threshold_and_says_what_it_promises() -> None:
     policy = PerFrame(guarantee())
     accepted, offloaded = policy.decide(result(0.75), 0.0), policy.decide(result(0.5), 1.0)
     assert (accepted.action, accepted.reason) == ("accept", "confidence 0.750 >= 0.750, error rate < 0.05")
-    assert (offloaded.action, offloaded.reason) == ("offload", "confidence 0.500 < 0.750, error rate < 0.05")
+    assert (offloaded.action, offloaded.reason) == ("offload", "confidence 0.500 < 0.750, not promised")
     assert not policy.notices
 
 
@@ -258,8 +258,26 @@ def test_it_is_withdrawn_once_and_aloud_when_the_pictures_are_others() -> None:
     [notice] = policy.notices
     assert (notice.kind, notice.about) == ("guarantee-withdrawn", "cam")
     assert notice.text.startswith("an error rate below 0.05 is not promised any more: after 50")
-    assert policy.decide(result(0.8), 1e6).reason == "confidence 0.800 >= 0.750, error rate < 0.05 withdrawn"
+    assert policy.decide(result(0.8), 1e6).reason == "confidence 0.800 >= 0.750, promise withdrawn"
     assert policy.decide(result(0.7), 1e6).action == "offload"
+
+
+def crowds(count: int, seed: int) -> list[list[float]]:
+    """Half of the frames have one sure object, half have ten less sure ones."""
+    source = np.random.default_rng(seed)
+    return [(source.beta(6, 1.5, 1) if source.random() < 0.5 else source.beta(2, 2, 10)).tolist() for _ in range(count)]
+
+
+@pytest.mark.parametrize("spacing_s", [0.0, 1.0])
+def test_a_crowd_weighs_as_much_as_in_calibration(spacing_s: float) -> None:
+    pooled = np.array([confidence for scores in crowds(400, 0) for confidence in scores], np.float32)
+    selection = fit_selection("object", pooled, np.ones(len(pooled), np.bool_))
+    assert selection is not None
+    rule = Guarantee(Promise(alpha=0.05, threshold=0.75, coverage=0.5), selection, spacing_s=spacing_s)
+    policy = PerObject(rule)
+    for number, scores in enumerate(crowds(3000, 1)):
+        policy.decide(tracked(*((track, score) for track, score in enumerate(scores))), number / 10)
+    assert not policy.notices
 
 
 def test_neighbouring_frames_are_one_witness() -> None:

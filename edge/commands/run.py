@@ -239,6 +239,8 @@ def _scenes(
 
 def _rules(options: RunOptions, model: Model, sources: Sequence[Source], offloader: Offloader | None) -> list[Rule | None]:
     """How each source's confidences are judged, where there is an endpoint to ask. Only a budget is shared."""
+    if options.max_error is not None and options.policy != "guarantee":
+        raise UsageError("--max-error does nothing without --policy guarantee; give both or neither")
     if offloader is None:
         return [None] * len(sources)
     if options.policy == "budget":
@@ -269,10 +271,13 @@ def _budget(options: RunOptions, offloader: Offloader) -> Budget:
 
 
 def _guarantee(options: RunOptions, model: Model, source: Source) -> Guarantee:
-    if options.second_look is not None:
-        raise UsageError("--policy guarantee: a bundle's promises are for one look; leave --second-look out")
+    changing = {"score_threshold", "classes", "roi", "second_look", "threshold"}
+    for name in sorted(changing):
+        if getattr(options, name) not in (None, ()):
+            flag = f"--{name.replace('_', '-')}"
+            raise UsageError(f"--policy guarantee: the bundle's promises are for its own answers; leave {flag} out")
     unit = "object" if options.track else "frame"
-    name, alpha = f"{model.name} {model.variant.name}", options.max_error
+    name, alpha = f"{model.name} {model.variant.name}", 0.05 if options.max_error is None else options.max_error
     selection = next((one for one in model.variant.selections if one.unit == unit), None)
     if selection is None:
         raise UsageError(

@@ -56,7 +56,7 @@ class RunOptions:
     threshold: float | None
     offload_budget: Allowance | None
     offload_price: float | None
-    max_error: float
+    max_error: float | None
     offload_deadline: float
     offload_send: str
     redact: str | None
@@ -242,9 +242,7 @@ OPTIONS = (
         "--max-error",
         metavar="X",
         type=_Number(0, 1, min_open=True, max_open=True),
-        default=0.05,
-        show_default=True,
-        help="The error rate that --policy guarantee promises for frames that are not offloaded; bundles have some.",
+        help="The error rate that --policy guarantee promises for frames that are not offloaded.  [default: 0.05]",
     ),
     click.option(
         "--offload-deadline",
@@ -289,7 +287,6 @@ IDLE_WITHOUT = {
     "threshold": "offload",
     "offload_budget": "offload",
     "offload_price": "offload_budget",
-    "max_error": "offload",
     "offload_deadline": "offload",
     "offload_send": "offload",
     "redact": "offload",
