@@ -44,7 +44,7 @@ quantize: .venv/dev  ## EfficientNet-Lite0 to build/efficientnet-lite0.edge, eve
 
 default-model: .venv/dev  ## the bundle that the package carries (docs/decisions/0002-default-bundle.md)
 	.venv/bin/edge-quantize efficientnet-lite0 --data $(EDGE_DATA)/imagenette --variants int8-x86,int8-tflite \
-		--out edge/data/efficientnet-lite0.edge
+		--out edge/data/efficientnet-lite0.edge --report build/default-model.html
 	.venv/bin/edge-eval --data $(EDGE_DATA)/imagenette --exact
 
 docs: .venv/dev  ## the generated parts of docs/

@@ -65,7 +65,9 @@ class Workshop:
         with blamed(f"{model.name}: torch.export cannot capture it"), quiet():
             self.graph = fold(network, self.example)
         self.names = layer_names(self.graph)
-        self.key = digest(*(value.numpy().tobytes() for value in self.graph.state_dict().values()), self.graph.code, self.front)
+        size_wh = (model.input.width, model.input.height)  # the same network is another file for another size
+        weights = (value.numpy().tobytes() for value in self.graph.state_dict().values())
+        self.key = digest(*weights, self.graph.code, self.front, size_wh)
         self.calibration_key = digest(self.key, *(picture.tobytes() for picture in pictures))
         self._core: onnx.ModelProto | None = None
         self._tflite: bytes | None = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import msgspec
@@ -21,6 +21,7 @@ from quantize.record import Candidate, Record
 from quantize.search import Gates
 from quantize.store import Store
 from quantize.targets import OnnxTarget, Settings
+from quantize.workshop import Workshop
 from tests.quantize import tiny
 
 ANYTHING = Gates(max_drop=1.0, min_speedup=0.0)
@@ -210,3 +211,10 @@ def test_a_budget_of_nothing_still_tries_one(classifier: tuple[FloatModel, Path,
     made = built((model, data, Store(None)), Heard(), minutes=0.0)
     assert len(made.record.candidates) == 1
     assert [one.variant.name for one in made.variants] == ["int8-x86"]
+
+
+def test_the_same_network_at_another_size_is_another_file(classifier: tuple[FloatModel, Path, Store]) -> None:
+    model, _, store = classifier
+    smaller = replace(model, input=msgspec.structs.replace(model.input, width=16, height=16))
+    keys = {Workshop(one, [], 1, store, lambda line: None).key for one in (model, smaller, model)}
+    assert len(keys) == 2
