@@ -19,10 +19,13 @@ import pytest
 
 from edge.errors import UsageError
 from edge.offload import Answer, Offloader
+from edge.offload.address import parse_address
 from edge.offload.breaker import FAILURES
 from edge.offload.client import NICENESS, QUEUE_FRAMES
-from edge.offload.transport import ANSWER_LIMIT_BYTES
-from edge.oip import NamedTensor, encode_response
+from edge.offload.credentials import Credentials
+from edge.offload.transport import ANSWER_LIMIT_BYTES, RequestError, Transport
+from edge.offload.uplink import LADDER
+from edge.oip import HEADER_LENGTH, NamedTensor, encode_response
 from edge.types import Detections, Event
 from tests.endpoint import METADATA, RESET, Endpoint, Reply, fixed, flaky, good, hangs, serving, until
 from tests.samples import detections, event, frame, plain
@@ -304,13 +307,44 @@ def test_no_retry_when_the_wait_is_longer_than_the_deadline(opened: Opener) -> N
         assert offloader.available(now_s + 3.1)
 
 
-@pytest.mark.parametrize("status", [400, 500, 502])
+@pytest.mark.parametrize("status", [400, 415, 500, 502])
 def test_what_may_have_been_processed_is_not_sent_again(opened: Opener, status: int) -> None:
     with serving(fixed(b"", status)) as endpoint:
+        endpoint.server = (200, b'{"name": "edge-cloud"}', {})
         offloader, _ = opened(endpoint.url)
         submit(offloader, 1)
         assert settled(offloader, [], 1)
         assert len(endpoint.headers) == 1
+
+
+@pytest.mark.parametrize("status", [400, 415, 500])
+def test_a_server_that_takes_no_binary_tensors_is_asked_in_json(opened: Opener, status: int) -> None:
+    def json_only(endpoint: Endpoint, body: bytes, headers: dict[str, str]) -> Reply:
+        if HEADER_LENGTH in headers:
+            return status, b"", {}
+        parameters = json.loads(body)["inputs"][0]["parameters"]
+        return good(endpoint, body, headers) if parameters == {"content_type": "base64"} else (422, b"", {})
+
+    with serving(json_only) as endpoint:
+        offloader, said = opened(endpoint.url)
+        answers: list[Answer] = []
+        for number in range(3):
+            submit(offloader, number)
+            assert settled(offloader, answers, number + 1)
+        assert (len(answers), said) == (3, [])
+        assert [HEADER_LENGTH in headers for headers in endpoint.headers] == [True, False, False, False]
+
+
+def test_json_is_tried_once(opened: Opener) -> None:
+    with serving(good) as endpoint:
+        offloader, _ = opened(endpoint.url)
+        answers: list[Answer] = []
+        for number, (answer, requests) in enumerate([(fixed(b"", 500), 2), (fixed(b"", 500), 3), (good, 4)], start=1):
+            endpoint.answer = answer
+            submit(offloader, number)
+            assert settled(offloader, answers, number)
+            assert len(endpoint.headers) == requests
+        assert [HEADER_LENGTH in headers for headers in endpoint.headers] == [True, False, True, True]
 
 
 def test_a_name_that_does_not_resolve(opened: Opener, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -348,6 +382,7 @@ def test_a_request_that_hangs_is_late_at_its_deadline(opened: Opener) -> None:
         assert "no answer within 0." in said[0]
         assert (offloader.failed, offloader.late) == (0, 3)
         assert len(endpoint.headers) == 3  # none was sent twice
+        assert offloader._endpoint.uplink.rung == LADDER[-1]  # and smaller ones go next
 
 
 def test_a_frame_that_is_old_already_is_late_and_no_fault_of_the_endpoint(opened: Opener) -> None:
@@ -388,6 +423,53 @@ def test_a_dripping_head_ends_with_its_deadline(opened: Opener) -> None:
         assert time.monotonic() - begun_s < 5.0
         ended.set()
         dripping.join()
+
+
+@contextlib.contextmanager
+def answering(*pieces: tuple[float, bytes]) -> Iterator[str]:
+    """A server that sends each piece so many seconds after the one before, and then nothing; its URL."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        ended = threading.Event()
+
+        def answer() -> None:
+            connection, _ = server.accept()
+            with connection, contextlib.suppress(OSError):
+                connection.recv(65536)
+                for pause_s, piece in pieces:
+                    if ended.wait(pause_s):
+                        return
+                    connection.sendall(piece)
+                ended.wait(10)
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.getsockname()[1]}"
+        finally:
+            ended.set()
+            thread.join()
+
+
+HEAD = b"HTTP/1.1 200 OK\r\n"
+SLOW_BODIES = {
+    "silent": [(0.85, HEAD + b"Content-Length: 9\r\n\r\n")],
+    "silent, until the end": [(0.85, HEAD + b"Connection: close\r\n\r\n")],
+    "begun, until the end": [(0.85, HEAD + b"Connection: close\r\n\r\n{}")],
+    "a size that drips": [(0.5, HEAD + b"Transfer-Encoding: chunked\r\n\r\n"), *[(0.1, b"0")] * 30],
+}
+
+
+@pytest.mark.parametrize("name", SLOW_BODIES)
+def test_the_deadline_holds_for_head_and_body_together(name: str) -> None:
+    with answering(*SLOW_BODIES[name]) as url:
+        transport = Transport(parse_address(url, "tiny"), Credentials(), connections=1)
+        begun_s = time.monotonic()
+        with pytest.raises(RequestError, match="within 1 s") as error:
+            transport.get("/v2", begun_s + 1.0)
+        assert 0.95 < time.monotonic() - begun_s < 1.3
+        assert error.value.late
+        assert not error.value.again
+        transport.close()
 
 
 def test_an_endless_answer_ends_with_its_limit(opened: Opener) -> None:

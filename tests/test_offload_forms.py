@@ -21,7 +21,7 @@ from edge.offload.pictures import RedactionError, around, encode_part, redacted,
 from edge.offload.served import Served, read_served
 from edge.offload.tensors import TensorForm
 from edge.offload.uplink import LADDER, Rung
-from edge.oip import InferRequest, NamedTensor, decode_request, encode_response
+from edge.oip import InferRequest, InferResponse, NamedTensor, decode_request, encode_response
 from edge.types import Classes, Detections, Event, Result
 from tests.endpoint import Endpoint, Reply, serving, until
 from tests.samples import detections, event, frame, picture, plain
@@ -447,6 +447,15 @@ def test_another_number_of_scores_makes_no_sense() -> None:
     with serving(lambda *_: reply, TENSOR_METADATA) as endpoint:
         answers, offloader, _ = asked(endpoint, event(frame(), action="offload"), form=TENSOR)
         assert (answers, offloader.failed) == ([], 1)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e300])
+def test_scores_that_are_not_finite_make_no_sense(value: float) -> None:
+    values = np.array([[value, *[0.5] * 9]])
+    one = event(frame(plain(90, 64, 48)))
+    question = TENSOR.question(one, one.frame.image, LADDER[0], served([("x", "UINT8", [1, 24, 32, 3])], LOGITS))
+    with pytest.raises(ValueError, match="not finite"):
+        TENSOR.answer(one, question, InferResponse("m", "", "", {"out": NamedTensor.of("out", values)}))
 
 
 def test_objects_in_a_tensor_come_back_in_pixels_of_the_frame() -> None:

@@ -22,7 +22,7 @@ from edge.offload import Offloader
 from edge.offload.address import parse_address
 from edge.offload.credentials import Credentials
 from edge.offload.transport import RequestError, Transport, seconds_of
-from tests.endpoint import Endpoint, Reply, good, serving, until
+from tests.endpoint import Endpoint, Reply, fixed, good, serving, until
 from tests.samples import event, frame, plain
 
 CERTIFICATES = Path(__file__).parent / "certificates"
@@ -237,6 +237,11 @@ def test_tokens_that_cannot_be(tmp_path: Path, text: str) -> None:
     assert not text or text not in str(error.value)
 
 
+def test_the_token_is_all_of_its_file_but_the_space_around_it(tmp_path: Path) -> None:
+    (tmp_path / "token").write_text(f"\n  {TOKEN}\n\n")
+    assert Credentials(token_file=str(tmp_path / "token")).token() == TOKEN
+
+
 def test_a_token_file_that_is_not_there() -> None:
     with pytest.raises(UsageError, match="--offload-token-file /nowhere: No such file"):
         Credentials(token_file="/nowhere").token()
@@ -277,6 +282,17 @@ def echoing(status: int) -> Any:
         return status, json.dumps(said).encode(), {"Retry-After": token}
 
     return answer
+
+
+@pytest.mark.parametrize("as_json", [True, False])
+def test_of_a_token_longer_than_what_is_said_of_an_error_nothing_is_said(tmp_path: Path, as_json: bool) -> None:
+    token = "".join(f"{number:04x}" for number in range(100))
+    (tmp_path / "token").write_text(token)
+    text = f"no {token} here"
+    body = json.dumps({"error": text}) if as_json else text
+    with serving(fixed(body.encode(), 401)) as endpoint:
+        _, said = asked(endpoint, token_file=str(tmp_path / "token"))
+        assert "status 401 (no *** here); give another token" in said[0]
 
 
 @pytest.mark.parametrize("status", [200, 400, 401, 404, 429, 500])

@@ -20,9 +20,9 @@ import pytest
 from edge.errors import UsageError
 from edge.offload import Offloader
 from edge.offload.client import STORED_PAUSE_S
-from edge.offload.spool import DAY_S, FILE, Spool, Stored
+from edge.offload.spool import DAY_S, FILE, HOUR_S, Spool, Stored
 from edge.oip import decode_request
-from tests.endpoint import Endpoint, Reply, fixed, good, hangs, serving, until
+from tests.endpoint import METADATA, Endpoint, Reply, fixed, good, hangs, serving, until
 from tests.samples import event, frame, plain
 from tests.spooling import content
 
@@ -39,6 +39,37 @@ class Opened:
         self.said: list[str] = []
         self.spool = Spool(str(folder), self.said.append, **({"quota_bytes": 10_000_000, "days": 7.0} | limits))
         self.made.append(self.spool)
+
+
+class Clock:
+    """The time since 1970, which may be set, and the time for which the machine has run."""
+
+    def __init__(self, now_s: float = NOW_S) -> None:
+        self.now_s = now_s
+        self._uptime_s = 10.0
+
+    def run(self, seconds: float) -> None:
+        self.now_s += seconds
+        self._uptime_s += seconds
+
+    def uptime(self) -> float:
+        return self._uptime_s
+
+
+def keeping_all(spool: Spool) -> None:
+    """Nothing can be deleted any more."""
+    assert spool._connection is not None
+    connect = spool._connect
+
+    def stuck() -> sqlite3.Connection:
+        connection = connect()
+        connection.execute(
+            "CREATE TEMP TRIGGER stuck BEFORE DELETE ON main.frames BEGIN SELECT RAISE(ABORT, 'the disk is full'); END"
+        )
+        return connection
+
+    spool._connect = stuck  # type: ignore[method-assign]
+    spool._disconnect()
 
 
 @pytest.fixture(autouse=True)
@@ -101,10 +132,12 @@ def test_the_quota_gives_up_the_most_certain_then_the_oldest(tmp_path: Path) -> 
     assert opened.said == []
 
 
-def test_a_frame_larger_than_the_quota_is_lost(tmp_path: Path) -> None:
+def test_a_frame_larger_than_the_quota_is_refused(tmp_path: Path) -> None:
     spool = Opened(tmp_path, quota_bytes=5000).spool
-    assert not spool.put(stored(1, size=6000), NOW_S)
-    assert (len(spool), spool.lost) == (0, 1)
+    for number in range(4):
+        assert spool.put(stored(number, value=0.1), NOW_S)
+    assert not spool.put(stored(9, value=0.9, size=6000), NOW_S)
+    assert (len(spool), spool.spooled, spool.lost) == (4, 4, 1)  # and takes none of the others with it
 
 
 def test_the_file_stays_about_as_large_as_the_quota(tmp_path: Path) -> None:
@@ -115,13 +148,82 @@ def test_the_file_stays_about_as_large_as_the_quota(tmp_path: Path) -> None:
 
 
 def test_what_is_too_old_goes(tmp_path: Path) -> None:
-    spool = Opened(tmp_path, days=2.0).spool
-    spool.put(stored(1, captured_s=NOW_S - 1.5 * DAY_S), NOW_S)
-    spool.put(stored(2, captured_s=NOW_S), NOW_S)
-    spool.put(stored(3, captured_s=NOW_S), NOW_S + DAY_S)
+    clock = Clock()
+    spool = Opened(tmp_path, days=2.0, uptime=clock.uptime).spool
+    spool.put(stored(1, captured_s=clock.now_s - 1.5 * DAY_S), clock.now_s)
+    spool.put(stored(2, captured_s=clock.now_s), clock.now_s)
+    clock.run(DAY_S)
+    spool.put(stored(3, captured_s=clock.now_s - DAY_S), clock.now_s)
     assert (len(spool), spool.lost) == (2, 1)
-    assert keys(spool, NOW_S + 2.5 * DAY_S) == []
+    clock.run(1.5 * DAY_S)
+    assert keys(spool, clock.now_s) == []
     assert spool.lost == 3
+
+
+def test_a_clock_that_is_set_makes_nothing_old(tmp_path: Path) -> None:
+    """A board without a clock of its own begins in the past, and learns the time with the network."""
+    clock = Clock(now_s=0.0)
+    spool = Opened(tmp_path, days=2.0, uptime=clock.uptime).spool
+    spool.put(stored(0, captured_s=clock.now_s), clock.now_s)
+    spool.remove("key-0")  # so that ids begin anew
+    assert spool.put(stored(1, captured_s=clock.now_s), clock.now_s)
+    clock.now_s = NOW_S
+    assert spool.put(stored(2, captured_s=clock.now_s), clock.now_s)
+    clock.run(1.9 * DAY_S)
+    assert spool.best(clock.now_s) is not None
+    assert (len(spool), spool.lost) == (2, 0)
+    clock.run(0.2 * DAY_S)
+    assert spool.best(clock.now_s) is None
+    assert spool.lost == 2
+
+
+def test_what_an_earlier_run_left_gets_an_hour_after_the_clock_was_set(tmp_path: Path) -> None:
+    clock = Clock(now_s=0.0)
+    spool = Opened(tmp_path, days=2.0, uptime=clock.uptime).spool
+    spool.put(stored(1, captured_s=clock.now_s), clock.now_s)
+    spool.close()
+    clock.now_s = NOW_S
+    spool = Opened(tmp_path, days=2.0, uptime=clock.uptime).spool
+    for _ in range(2):  # after it was opened, and after the clock was set once more
+        assert spool.best(clock.now_s) is not None
+        clock.run(0.9 * HOUR_S)
+        assert spool.best(clock.now_s) is not None
+        clock.now_s += 3 * DAY_S
+    assert spool.best(clock.now_s) is not None
+    clock.run(1.1 * HOUR_S)
+    assert spool.best(clock.now_s) is None
+    assert spool.lost == 1
+
+
+def test_only_we_may_read_what_we_made(tmp_path: Path) -> None:
+    opened = Opened(tmp_path / "spool")
+    assert opened.spool.put(stored(1), NOW_S)
+    assert (tmp_path / "spool").stat().st_mode & 0o777 == 0o700
+    assert {path.stat().st_mode & 0o777 for path in (tmp_path / "spool").glob(f"{FILE}*")} == {0o600}
+    opened.spool.close()
+    (tmp_path / "spool" / FILE).write_bytes(b"no database" * 1000)
+    again = Opened(tmp_path / "spool")
+    assert again.spool.put(stored(1), NOW_S)
+    assert {path.stat().st_mode & 0o777 for path in (tmp_path / "spool").glob(f"{FILE}*")} == {0o600}
+
+
+def test_who_may_read_a_folder_that_was_there_is_its_owner_s_choice(tmp_path: Path) -> None:
+    tmp_path.chmod(0o750)
+    (tmp_path / FILE).touch()
+    (tmp_path / FILE).chmod(0o640)
+    assert Opened(tmp_path).spool.put(stored(1), NOW_S)
+    assert (tmp_path.stat().st_mode & 0o777, (tmp_path / FILE).stat().st_mode & 0o777) == (0o750, 0o640)
+
+
+def test_what_cannot_be_removed_is_not_counted(tmp_path: Path) -> None:
+    opened = Opened(tmp_path)
+    opened.spool.put(stored(1), NOW_S)
+    keeping_all(opened.spool)
+    for _ in range(3):
+        assert opened.spool.best(NOW_S) is not None
+        assert not opened.spool.remove("key-1")
+        assert not opened.spool.give_up("key-1")
+    assert (len(opened.spool), opened.spool.lost, len(opened.said)) == (1, 0, 1)
 
 
 @pytest.mark.parametrize("damage", ["garbage", "zeroed inside", "cut short"])
@@ -334,6 +436,76 @@ def test_a_stored_frame_that_is_refused_is_given_up(tmp_path: Path, offloaders: 
         assert until(lambda: offloader.spool_lost == 3)
         assert (offloader.spool_sent, offloader.spooled) == (0, 3)
         assert sum("such frames are given up" in line for line in said) == 1
+
+
+TENSORS_ONLY: Reply = (
+    200,
+    json.dumps(METADATA | {"inputs": [{"name": "image", "datatype": "UINT8", "shape": [1, 8, 8, 3]}]}).encode(),
+    {},
+)
+
+
+def test_a_server_of_another_kind_gets_no_stored_frame(tmp_path: Path, offloaders: list[Offloader]) -> None:
+    spool = Opened(tmp_path).spool
+    for number in range(3):
+        spool.put(stored(number, captured_s=time.time()), time.time())
+    spool.close()
+    with serving(fixed(b"", 400), TENSORS_ONLY) as endpoint:
+        offloader, said = opened_with(offloaders, endpoint.url, tmp_path)
+        assert until(lambda: said)
+        assert "model tiny takes no encoded 'image'" in said[0]
+        assert endpoint.headers == []
+        assert offloader.spool_lost == 0
+        endpoint.metadata = (200, json.dumps(METADATA).encode(), {})
+        endpoint.answer = fixed(b"{}")
+        assert until(lambda: offloader.spool_sent == 3)
+
+
+def test_a_server_of_another_kind_that_came_in_its_place_gives_up_no_stored_frame(
+    tmp_path: Path, offloaders: list[Offloader]
+) -> None:
+    """It refuses what the server that was asked before would have taken."""
+
+    def once(endpoint: Endpoint, body: bytes, headers: dict[str, str]) -> Reply:
+        endpoint.metadata, endpoint.answer = TENSORS_ONLY, fixed(b"", 400)
+        return 200, b"{}", {}
+
+    spool = Opened(tmp_path).spool
+    for number in range(3):
+        spool.put(stored(number, captured_s=time.time()), time.time())
+    spool.close()
+    with serving(once) as endpoint:
+        offloader, said = opened_with(offloaders, endpoint.url, tmp_path)
+        assert until(lambda: said)
+        assert "takes no encoded 'image'" in said[0]
+        assert (offloader.spool_sent, offloader.spool_lost) == (1, 0)
+
+
+@pytest.mark.parametrize("status", [405, 406, 409, 410, 415])
+def test_a_status_that_is_not_about_the_picture_gives_nothing_up(
+    tmp_path: Path, offloaders: list[Offloader], status: int
+) -> None:
+    with serving(fixed(b"", status)) as endpoint:
+        offloader, said = opened_with(offloaders, endpoint.url, tmp_path)
+        submit(offloader, 1)
+        assert offloader.spooled == 1
+        assert until(lambda: said)  # the breaker has opened
+        assert (offloader.spool_sent, offloader.spool_lost) == (0, 0)
+
+
+def test_a_frame_that_cannot_be_forgotten_is_not_sent_on_and_on(tmp_path: Path, offloaders: list[Offloader]) -> None:
+    spool = Opened(tmp_path).spool
+    spool.put(stored(1, captured_s=time.time()), time.time())
+    spool.close()
+    said: list[str] = []
+    spool = Opened(tmp_path).spool
+    keeping_all(spool)
+    with serving(fixed(b"{}")) as endpoint:
+        offloaders.append(Offloader(endpoint.url, "tiny", spool=spool, say=said.append))
+        assert until(lambda: endpoint.headers)
+        time.sleep(3 * STORED_PAUSE_S)
+        assert (len(endpoint.headers), offloaders[-1].spool_sent, len(said)) == (1, 0, 1)
+        assert "was sent and cannot be removed" in said[0]
 
 
 def test_a_live_frame_that_is_refused_is_not_kept(tmp_path: Path, offloaders: list[Offloader]) -> None:

@@ -242,13 +242,17 @@ class Offloader:
             stored = self._spool.best(time.time())
             if stored is not None:
                 self._endpoint.deliver(stored)
-                self._spool.remove(stored.key)
-                self.spool_sent += 1
+                if self._spool.remove(stored.key):
+                    self.spool_sent += 1
+                else:
+                    pause_s = self._stuck()
         except RequestError as error:
             if error.refused and stored is not None:
-                self._spool.give_up(stored.key)
                 self._say_once(f"offload: spool: {error}; such frames are given up")
-            pause_s = STORED_LATE_PAUSE_S if error.late else pause_s
+                if not self._spool.give_up(stored.key):
+                    pause_s = self._stuck()
+            if error.late:
+                pause_s = STORED_LATE_PAUSE_S
         except Exception as error:  # whatever it is, the thread lives on
             self._say_once(f"offload: spool: unexpected {type(error).__name__}")
         finally:
@@ -257,6 +261,11 @@ class Offloader:
                 self._sending_stored = False
                 self._stored_after_s = now_s + max(pause_s, STORED_SHARE * (now_s - begun_s))
                 self._wake.notify_all()
+
+    def _stuck(self) -> float:
+        """Say that a frame will be sent again, and for how many seconds it is not."""
+        self._say_once("offload: spool: a frame was sent and cannot be removed; it will be sent again")
+        return STORED_LATE_PAUSE_S
 
     def _withhold(self, error: RedactionError) -> None:
         self._say_once(f"offload: a frame could not be redacted and is not sent ({error}); such frames count as withheld")

@@ -1,32 +1,32 @@
-"""Connections on which an answer's head comes in time as a whole: a socket's own timeout is for each read of it."""
+"""Connections on which an answer comes in time as a whole: a socket's own timeout is for each read of it."""
 
 from __future__ import annotations
 
 import socket
 import threading
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
-from urllib3 import HTTPConnectionPool, HTTPResponse, HTTPSConnectionPool, PoolManager
+from urllib3 import BaseHTTPResponse, HTTPConnectionPool, HTTPResponse, HTTPSConnectionPool, PoolManager
 from urllib3.connection import HTTPConnection, HTTPSConnection
-
-GRACE_S = 0.25
-"""A silent endpoint is the socket's own affair: it says why."""
 
 
 class _PunctualConnection(HTTPConnection):
     def getresponse(self) -> HTTPResponse:  # type: ignore[override]
-        cutting = threading.Timer((self.timeout or 0.0) + GRACE_S, self._cut)
-        cutting.daemon = True
-        cutting.start()
+        self.cutting = threading.Timer(self.timeout or 0.0, _cut, [self.sock])
+        self.cutting.daemon = True
+        self.cutting.start()
         try:
             return super().getresponse()
-        finally:
-            cutting.cancel()
+        except BaseException:
+            self.cutting.cancel()
+            raise
 
-    def _cut(self) -> None:
-        with suppress(OSError, AttributeError):  # it may have been closed already
-            self.sock.shutdown(socket.SHUT_RDWR)
+
+def _cut(sock: socket.socket) -> None:
+    with suppress(OSError):  # it may have been closed already
+        socket.socket.shutdown(sock, socket.SHUT_RDWR)  # TLS's own would change what another thread is reading with
 
 
 class _PunctualSecureConnection(_PunctualConnection, HTTPSConnection):
@@ -39,6 +39,18 @@ class _Pool(HTTPConnectionPool):
 
 class _SecurePool(HTTPSConnectionPool):
     ConnectionCls = _PunctualSecureConnection
+
+
+@contextmanager
+def punctual(response: BaseHTTPResponse) -> Iterator[None]:
+    """While a body is read; at the request's deadline it is cut off, which looks like its end or a broken connection."""
+    connection = response.connection  # once the body has ended others may have it
+    cutting = connection.cutting if isinstance(connection, _PunctualConnection) else None
+    try:
+        yield
+    finally:
+        if cutting is not None:
+            cutting.cancel()
 
 
 def punctual_pools(*, connections: int, **security: Any) -> PoolManager:

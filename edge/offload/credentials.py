@@ -23,7 +23,7 @@ class Credentials:
 
     The server's certificate is checked against `ca` (PEM) or the system's authorities. `pin`, "sha256:HEX", is the
     fingerprint that it must have besides, or, without `ca`, instead: then nobody need have signed it. `certificate` and
-    `key` (PEM) are ours. The token is the first line of `token_file`, or EDGE_OFFLOAD_TOKEN.
+    `key` (PEM) are ours. The token is all of `token_file`, or EDGE_OFFLOAD_TOKEN, but for white space around it.
     """
 
     ca: str | None = None

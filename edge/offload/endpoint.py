@@ -23,6 +23,8 @@ from edge.offload.waiting import Job
 from edge.oip import NamedTensor, ProtocolError, decode_response, encode_request
 from edge.types import Event, Result
 
+NO_BINARY = (400, 415, 500)
+"""What servers say to BYTES as binary data where they take JSON only, as MLServer does."""
 RETRY_S = 0.1
 """Before the first retry; the pause doubles with each, with jitter."""
 STORED_DEADLINE_S = 30.0
@@ -69,6 +71,8 @@ class Endpoint:
         self._wait = wait
         self._transport = Transport(address, credentials, connections=connections)
         self._served: Served | None = None
+        self._binary: bool | None = None
+        """Whether tensors are sent as binary data rather than JSON; None: not known yet."""
         self._asking_metadata = threading.Lock()
 
     def ask(self, job: Job) -> Answer:
@@ -115,10 +119,7 @@ class Endpoint:
         was_closed = self.breaker.state(begun_s) == "closed"
         until_s = begun_s + STORED_DEADLINE_S
         try:
-            served = self._known(until_s)
-            outputs = [name for name in ("boxes", "labels", "scores") if served.gives(name)]
-            picture = NamedTensor.of("image", [stored.picture])
-            self._infer([picture], outputs, stored.key, stored.key, dict(stored.parameters), until_s)
+            self._post_stored(stored, self._known_for_pictures(until_s), until_s)
         except RequestError as error:
             if error.refused:
                 self.breaker.left()
@@ -130,6 +131,17 @@ class Endpoint:
             raise
         self._note_success()
 
+    def _post_stored(self, stored: Stored, served: Served, until_s: float) -> None:
+        outputs = [name for name in ("boxes", "labels", "scores") if served.gives(name)]
+        picture = NamedTensor.of("image", [stored.picture])
+        try:
+            self._infer(picture, outputs, stored.key, stored.key, dict(stored.parameters), served, until_s)
+        except RequestError as error:
+            if error.refused:
+                self._served = None  # another server may have come in its place, and it is not for that one to refuse
+                self._known_for_pictures(until_s)
+            raise
+
     def close(self) -> None:
         """Close the connections that nobody uses."""
         self._transport.close()
@@ -140,10 +152,12 @@ class Endpoint:
         size = question.bytes
         begun_s = time.monotonic()
         try:
-            reply = self._infer([question.tensor], question.outputs, str(job.event.frame.sequence), job.key, told, until_s)
+            reply = self._infer(
+                question.tensor, question.outputs, str(job.event.frame.sequence), job.key, told, served, until_s
+            )
         except RequestError as error:
-            if error.late:
-                self.uplink.note(rung, size, time.monotonic() - begun_s)
+            if error.late and until_s - begun_s >= self._deadline_s / 2:  # else it was not the uplink's fault
+                self.uplink.late(rung, size, time.monotonic() - begun_s)
             raise
         self.uplink.note(rung, size, reply.seconds)
         try:
@@ -158,15 +172,31 @@ class Endpoint:
 
     def _infer(
         self,
-        inputs: list[NamedTensor],
+        tensor: NamedTensor,
         outputs: Sequence[str],
         request_id: str,
         key: str,
         told: dict[str, str],
+        served: Served,
         until_s: float,
     ) -> Reply:
-        body, headers = encode_request(inputs, outputs, request_id=request_id, parameters=told)
-        return self._transport.post(f"{self._path}/infer", body, headers | {"Idempotency-Key": key}, until_s)
+        """One request; where another server than edge-cloud refuses the first picture as binary data, in JSON as well."""
+        path, more = f"{self._path}/infer", {"Idempotency-Key": key}
+        first = self._binary is None and not served.ours and tensor.datatype == "BYTES"
+        body, headers = encode_request(
+            [tensor], outputs, request_id=request_id, parameters=told, binary=self._binary is not False
+        )
+        try:
+            reply = self._transport.post(path, body, headers | more, until_s)
+            self._binary = self._binary is not False
+        except RequestError as error:
+            if not first or error.status not in NO_BINARY:
+                raise
+            self._binary = True  # unless JSON is taken
+            body, headers = encode_request([tensor], outputs, request_id=request_id, parameters=told, binary=False)
+            reply = self._transport.post(path, body, headers | more, until_s)
+            self._binary = False
+        return reply
 
     def _question(self, event: Event, rung: Rung, served: Served | None) -> Question:
         """What to send of a frame. Raises RedactionError, whatever went wrong, where it may not be sent."""
@@ -183,12 +213,20 @@ class Endpoint:
         with self._asking_metadata:
             if self._served is None:
                 self._transport.renew_token()
+                self._binary = None
                 model = self._transport.get(self._path, until_s).body
                 try:
                     self._served = read_served(self._root, model, self._server(until_s))
                 except OffloadError as error:
                     raise error if isinstance(error, RequestError) else RequestError(str(error), lasting=True) from None
             return self._served
+
+    def _known_for_pictures(self, until_s: float) -> Served:
+        served = self._known(until_s)
+        if not served.takes_pictures:
+            line = "takes no encoded 'image', as stored frames are; serve it with edge-cloud"
+            raise RequestError(f"{self._root}: model {self._model} {line}", lasting=True)
+        return served
 
     def _server(self, until_s: float) -> bytes | None:
         """The server's own metadata; None where it gives none: a proxy may pass on its models only."""

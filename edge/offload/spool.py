@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import sqlite3
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -20,7 +21,10 @@ from edge.errors import UsageError
 FILE = "spool.db"
 LOCK = "spool.lock"
 BUSY_S = 1.0
+HOUR_S = 3600.0
 DAY_S = 86400.0
+SET_BY_S = 60.0
+"""A clock that went by so much more or less than the time that passed was set."""
 _T = TypeVar("_T")
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS frames (
@@ -59,12 +63,21 @@ class Spool:
     """Keeps frames in `folder` within `quota_bytes` and `days`, the most valuable of them; may be used from several threads.
 
     What `put` returned for is on the disk. When there are too many bytes the most certain frames go first, of equally
-    certain ones the oldest; `lost` counts what was given up, and what could not be written. A database that is damaged is
-    moved aside, a disk that is full is said once: nothing here raises but the constructor, which raises UsageError for a
-    folder that cannot be written or that another process uses.
+    certain ones the oldest; `lost` counts what was given up, and what could not be written. When the clock is set, what
+    this process kept becomes no older by it; within an hour of that, or of the start, nothing is too old. `uptime` is a
+    clock that nobody sets. A database that is damaged is moved aside, a disk that is full is said once: nothing here
+    raises but the constructor, which raises UsageError for a folder that cannot be written or that another process uses.
     """
 
-    def __init__(self, folder: str, say: Callable[[str], None], *, quota_bytes: int, days: float) -> None:
+    def __init__(
+        self,
+        folder: str,
+        say: Callable[[str], None],
+        *,
+        quota_bytes: int,
+        days: float,
+        uptime: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.spooled = 0
         self.lost = 0
         self._folder = Path(folder)
@@ -75,6 +88,10 @@ class Spool:
         self._connection: sqlite3.Connection | None = None
         self._held = _Held(0, 0)
         self._failing = False
+        self._uptime = uptime
+        self._began_s: float | None = None
+        self._none_too_old_until_s = uptime() + HOUR_S
+        self._first_id = sys.maxsize
         self._lock = self._claimed()
         with self._guard:
             self._attempt(lambda connection: None)
@@ -88,6 +105,8 @@ class Spool:
             kept = self._attempt(lambda connection: self._insert(connection, stored, now_s))
             if kept is None:
                 self.lost += 1
+            else:
+                self._failing = False
             return bool(kept)
 
     def best(self, now_s: float) -> Stored | None:
@@ -95,15 +114,18 @@ class Spool:
         with self._guard:
             return self._attempt(lambda connection: self._best(connection, now_s))
 
-    def remove(self, key: str) -> None:
-        """Forget a frame that was delivered."""
+    def remove(self, key: str) -> bool:
+        """Forget a frame that was delivered; whether that could be written."""
         with self._guard:
-            self._attempt(lambda connection: self._delete(connection, key))
+            done = bool(self._attempt(lambda connection: self._delete(connection, key)))
+            self._failing = self._failing and not done
+            return done
 
-    def give_up(self, key: str) -> None:
-        """Forget a frame that never can be delivered."""
-        self.remove(key)
-        self.lost += 1
+    def give_up(self, key: str) -> bool:
+        """Forget a frame that never can be delivered; whether that could be written."""
+        done = self.remove(key)
+        self.lost += done
+        return done
 
     def close(self) -> None:
         """Close the database and let others have the folder."""
@@ -113,9 +135,9 @@ class Spool:
 
     def _claimed(self) -> BinaryIO:
         try:
-            self._folder.mkdir(parents=True, exist_ok=True)
+            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             lock = _claim(self._folder / LOCK)
-            self._path.touch()
+            self._path.touch(mode=0o600)
         except BlockingIOError:
             raise UsageError(f"--spool {self._folder}: another edge-run uses it; give each its own folder") from None
         except OSError as error:
@@ -128,9 +150,7 @@ class Spool:
             try:
                 if self._connection is None:
                     self._connection = self._connect()
-                done = work(self._connection)
-                self._failing = False
-                return done
+                return work(self._connection)
             except sqlite3.DatabaseError as error:
                 self._disconnect()
                 if _is_damage(error) and not last:
@@ -144,6 +164,8 @@ class Spool:
         return None
 
     def _connect(self) -> sqlite3.Connection:
+        with suppress(OSError):
+            self._path.touch(mode=0o600)  # where it is new; SQLite gives its other files the same
         connection = sqlite3.connect(self._path.absolute(), timeout=BUSY_S, isolation_level=None, check_same_thread=False)
         try:
             connection.execute("PRAGMA journal_mode = WAL").fetchall()
@@ -165,14 +187,20 @@ class Spool:
     def _insert(self, connection: sqlite3.Connection, stored: Stored, now_s: float) -> bool:
         parameters = msgspec.json.encode(stored.parameters).decode()
         size = len(stored.picture) + len(parameters)
+        if size > self._quota_bytes:  # all others would go for nothing
+            self.lost += 1
+            return False
         row = (stored.key, stored.captured_s, stored.value, parameters, size, stored.picture)
         with _transaction(connection):
             before = self._held
             held = self._expire(connection, before, now_s)
-            inserted = connection.execute(
+            cursor = connection.execute(
                 "INSERT OR IGNORE INTO frames (key, captured_s, value, parameters, bytes, picture) VALUES (?, ?, ?, ?, ?, ?)",
                 row,
-            ).rowcount
+            )
+            inserted = cursor.rowcount
+            if inserted:  # ids grow, but begin anew when those of earlier runs are gone
+                self._first_id = min(self._first_id, cursor.lastrowid or 0)
             held = _Held(held.frames + inserted, held.bytes + inserted * size)
             while held.bytes > self._quota_bytes:
                 least, freed = connection.execute("SELECT id, bytes FROM frames ORDER BY value, id LIMIT 1").fetchone()
@@ -186,12 +214,23 @@ class Spool:
 
     def _expire(self, connection: sqlite3.Connection, held: _Held, now_s: float) -> _Held:
         """Delete what is too old; what is left."""
+        uptime_s = self._uptime()
+        self._follow_the_clock(connection, now_s - uptime_s, uptime_s)
+        if uptime_s < self._none_too_old_until_s:
+            return held
         since_s = now_s - self._days * DAY_S
         old = "FROM frames WHERE captured_s < ?"
         count, freed = connection.execute(f"SELECT count(*), coalesce(sum(bytes), 0) {old}", (since_s,)).fetchone()
         if count:
             connection.execute(f"DELETE {old}", (since_s,))
         return _Held(held.frames - count, held.bytes - freed)
+
+    def _follow_the_clock(self, connection: sqlite3.Connection, began_s: float, uptime_s: float) -> None:
+        """See whether the clock was set, by when `uptime` began on it, and if so what this process kept becomes no older."""
+        if self._began_s is not None and abs(set_by_s := began_s - self._began_s) > SET_BY_S:
+            connection.execute("UPDATE frames SET captured_s = captured_s + ? WHERE id >= ?", (set_by_s, self._first_id))
+            self._none_too_old_until_s = uptime_s + HOUR_S
+        self._began_s = began_s
 
     def _best(self, connection: sqlite3.Connection, now_s: float) -> Stored | None:
         with _transaction(connection):
@@ -203,12 +242,13 @@ class Spool:
         ).fetchone()
         return Stored(row[0], row[1], row[2], msgspec.json.decode(row[3]), row[4]) if row is not None else None
 
-    def _delete(self, connection: sqlite3.Connection, key: str) -> None:
+    def _delete(self, connection: sqlite3.Connection, key: str) -> bool:
         with _transaction(connection):
             row = connection.execute("SELECT bytes FROM frames WHERE key = ?", (key,)).fetchone()
             connection.execute("DELETE FROM frames WHERE key = ?", (key,))
         if row is not None:
             self._held = _Held(self._held.frames - 1, self._held.bytes - row[0])
+        return True
 
     def _move_aside(self, error: sqlite3.Error) -> None:
         """Keep a damaged database for whoever wants to look at it, and begin a new one."""

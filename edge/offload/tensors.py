@@ -70,9 +70,12 @@ class TensorForm:
         """The endpoint's result, its classes by the local labels where it named none."""
         if "labels" in question.outputs:
             return read_answer(response, event.result, question.geometry)
-        values = np.array(response.outputs[question.outputs[0]].data, np.float32).reshape(-1)
+        with np.errstate(over="ignore"):
+            values = np.array(response.outputs[question.outputs[0]].data, np.float32).reshape(-1)
         if len(values) != len(self._labels):
             raise ValueError(f"{len(values)} scores for {len(self._labels)} labels")
+        if not np.isfinite(values).all():
+            raise ValueError("scores that are not finite")
         scores = values if _are_probabilities(values) else softmax(values, 1.0)
         best = best_k(scores, BEST)
         return Classes(best, scores[best], tuple(self._labels[i] for i in best.tolist()))

@@ -17,12 +17,15 @@ import urllib3
 from edge import __version__
 from edge.errors import OffloadError, UsageError
 from edge.offload.address import Address
-from edge.offload.connections import punctual_pools
+from edge.offload.connections import punctual, punctual_pools
 from edge.offload.credentials import Credentials
 
 ANSWER_LIMIT_BYTES = 4 << 20
 BUSY = (429, 503)
+MESSAGE_LETTERS = 200
 UNAUTHORIZED = (401, 403)
+REFUSED = (400, 413, 422)
+"""What is about the picture itself, rather than about where or how it was sent."""
 CUT_OFF = (ssl.SSLEOFError, ssl.SSLZeroReturnError, ssl.SSLSyscallError)
 """TLS that broke off, as a network does, rather than failed."""
 
@@ -31,8 +34,8 @@ class RequestError(OffloadError):
     """A request that failed.
 
     `again`: it never got an answer, or was told to come later, so that it may be sent again. `lasting`: another attempt will
-    not mend it. `late`: its deadline passed. `refused`: the endpoint wants no such request. `rest_s`: for how long the
-    endpoint wants to be left in peace.
+    not mend it. `late`: its deadline passed. `refused`: the endpoint wants no such picture. `rest_s`: for how long the
+    endpoint wants to be left in peace. `status`: what it answered, 0 for nothing.
     """
 
     def __init__(
@@ -44,8 +47,10 @@ class RequestError(OffloadError):
         late: bool = False,
         refused: bool = False,
         rest_s: float = 0.0,
+        status: int = 0,
     ) -> None:
         super().__init__(line)
+        self.status = status
         self.again, self.lasting, self.late, self.refused, self.rest_s = again, lasting, late, refused, rest_s
 
 
@@ -112,12 +117,13 @@ class Transport:
                 timeout=urllib3.Timeout(connect=max(0.1, left_s / 2), total=left_s),
             )
         except urllib3.exceptions.HTTPError as error:
-            raise self._broken(error, left_s, answered=False) from None
+            raise self._broken(error, until_s, left_s, answered=False) from None
         try:
-            data = self._read(response, until_s, left_s)
+            with punctual(response):
+                data = self._read(response, until_s, left_s)
         except urllib3.exceptions.HTTPError as error:
             response.close()
-            raise self._broken(error, left_s, answered=True) from None
+            raise self._broken(error, until_s, left_s, answered=True) from None
         if response.status != 200:
             raise self._status(response.status, response.headers.get("Retry-After", ""), path, data)
         if self._token is not None and self._token.encode() in data:
@@ -125,30 +131,35 @@ class Transport:
         return Reply(data, dict(response.headers), time.monotonic() - begun_s)
 
     def _read(self, response: urllib3.BaseHTTPResponse, until_s: float, left_s: float) -> bytes:
-        """The body, within the deadline as a whole (urllib3's is for each read) and within a limit."""
+        """The body, within a limit and the deadline, at which it may have been cut off."""
         pieces, size = [], 0
-        while piece := response.read1(65536):
+        while True:
+            piece = response.read1(65536)
             pieces.append(piece)
             size += len(piece)
-            late = time.monotonic() > until_s
+            late = time.monotonic() >= until_s
             if size > ANSWER_LIMIT_BYTES or late:
                 response.close()
-                limit = f"{left_s:.3g} s" if late else f"{ANSWER_LIMIT_BYTES} bytes"
-                raise RequestError(f"{self._address.root}: an answer of more than {limit}", late=late)
+                what = f"no answer within {left_s:.3g} s" if late else f"an answer of more than {ANSWER_LIMIT_BYTES} bytes"
+                raise RequestError(f"{self._address.root}: {what}", late=late)
+            if not piece:
+                break
         response.release_conn()
         return b"".join(pieces)
 
-    def _broken(self, error: urllib3.exceptions.HTTPError, left_s: float, *, answered: bool) -> RequestError:
+    def _broken(self, error: urllib3.exceptions.HTTPError, until_s: float, left_s: float, *, answered: bool) -> RequestError:
         """What an exception means; `answered` says whether the endpoint had begun to answer."""
         causes = _causes(error)
         connecting = isinstance(error, urllib3.exceptions.NewConnectionError | urllib3.exceptions.ConnectTimeoutError)
         cut = any(isinstance(cause, CUT_OFF) for cause in causes)
         unsafe = not cut and any(isinstance(cause, ssl.SSLError | urllib3.exceptions.SSLError) for cause in causes)
-        timed_out = not connecting and any(
-            isinstance(cause, urllib3.exceptions.TimeoutError | TimeoutError) for cause in causes
+        timed_out = not connecting and (
+            time.monotonic() >= until_s  # it was cut off
+            or any(isinstance(cause, urllib3.exceptions.TimeoutError | TimeoutError) for cause in causes)
         )
+        what = f"no answer within {left_s:.3g} s" if timed_out and not unsafe else in_words(error, left_s)
         return RequestError(
-            f"{self._address.root}: {in_words(error, left_s)}",
+            f"{self._address.root}: {what}",
             again=not (answered or unsafe or timed_out),
             lasting=unsafe,
             late=timed_out,
@@ -157,7 +168,8 @@ class Transport:
     def _status(self, status: int, retry_after: str, path: str, data: bytes) -> RequestError:
         root, message = self._address.root, _server_message(data)
         if self._token is not None:
-            message = message.replace(self._token, "***")  # however it was escaped
+            message = message.replace(self._token, "***")  # before a cut could leave a part of it
+        message = message[:MESSAGE_LETTERS]
         if status == 404:
             hint = f"name the model with --offload {root}/v2/models/NAME"
             return RequestError(f"{root}: no model {self._address.model} there ({message}); {hint}", lasting=True)
@@ -167,8 +179,9 @@ class Transport:
         return RequestError(
             f"{root}: status {status} for {path}: {message}",
             again=status in BUSY,
-            refused=400 <= status < 500 and status not in (408, *BUSY),
+            refused=status in REFUSED,
             rest_s=seconds_of(retry_after) if status in BUSY else 0.0,
+            status=status,
         )
 
 
@@ -216,6 +229,6 @@ def _causes(error: BaseException) -> list[BaseException]:
 
 def _server_message(body: bytes) -> str:
     try:
-        return str(json.loads(body)["error"])[:200]
+        return str(json.loads(body)["error"])
     except (ValueError, KeyError, TypeError, RecursionError):
-        return body[:80].decode("utf-8", "replace").strip() or "no message"
+        return body.decode("utf-8", "replace").strip() or "no message"

@@ -41,7 +41,8 @@ class Uplink:
 
     It goes down as far as needed at once, and up a rung after eight requests in a row that fitted. Where all sizes are
     alike, all of the time counts as that of the bytes; once they differ, a slow server is told from a slow uplink by
-    weighted least squares, and its pictures grow again.
+    weighted least squares, and its pictures grow again. How long a late request would have taken nobody knows: it
+    takes the rung down, and stays out of that.
     """
 
     def __init__(self, budget_s: float) -> None:
@@ -74,14 +75,26 @@ class Uplink:
         return 1 / per_byte_s if per_byte_s > 0 else float("inf")
 
     def note(self, rung: Rung, sent_bytes: int, seconds: float) -> None:
-        """Learn from a request that took `seconds` to be answered, or that was given up after so many."""
+        """Learn from a request that took `seconds` to be answered."""
         with self._lock:
             y, x = seconds, float(sent_bytes)
             for name, value in (("_n", 1.0), ("_x", x), ("_y", y), ("_xx", x * x), ("_xy", x * y)):
                 setattr(self, name, KEPT * getattr(self, name) + value)
-            seen = x / rung.share
-            self._first_rung_bytes = seen if not self._first_rung_bytes else 0.7 * self._first_rung_bytes + 0.3 * seen
+            self._see(rung, sent_bytes)
             self._climb()
+
+    def late(self, rung: Rung, sent_bytes: int, seconds: float) -> None:
+        """Learn from a request that was given up after `seconds`: down a rung, further where even those are too many."""
+        with self._lock:
+            self._see(rung, sent_bytes)
+            most = rung.share * self._budget_s / max(seconds, self._budget_s)
+            lower = range(LADDER.index(rung) + 1, len(LADDER))
+            self._place = max(self._place, next((place for place in lower if LADDER[place].share <= most), len(LADDER) - 1))
+            self._fitting = 0
+
+    def _see(self, rung: Rung, sent_bytes: int) -> None:
+        seen = sent_bytes / rung.share
+        self._first_rung_bytes = seen if not self._first_rung_bytes else 0.7 * self._first_rung_bytes + 0.3 * seen
 
     def _climb(self) -> None:
         overhead_s, per_byte_s = self._line()
