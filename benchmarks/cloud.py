@@ -3,8 +3,9 @@
     python benchmarks/cloud.py [--mlserver PYTHON] [--clients 16] [--seconds 10] [--rounds 3] ...
 
 Closed loop: each client, on a connection kept alive, asks again once it is answered. Overload: an open loop of four times
-the rate that the closed loop reached. Servers take turns, A B A B ...; the load runs in this process. CPU is that of the
-server's processes, so it tells the cost of an answer also where the machine is not quiet. PYTHON is the interpreter of an
+the rate that the closed loop reached. Servers take turns, A B A B ...; the load runs in this process, on the same cores:
+what it takes of them, and what everything else on the machine takes, is told beside the overload. CPU of an answer is that
+of the server's processes, so it tells its cost also where the machine is not quiet. PYTHON is the interpreter of an
 environment with mlserver, onnxruntime, opencv-python-headless, msgspec and click.
 """
 
@@ -134,6 +135,27 @@ def closed(server: Server, clients: int, seconds: float, binary: bool) -> tuple[
     return measured, (server.cpu_s() - before_s) * 1000 / max(load.answers, 1)
 
 
+@dataclass(slots=True)
+class Cores:
+    """Who has used the machine's cores since this was made."""
+
+    server: Server
+    begun: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
+
+    def __post_init__(self) -> None:
+        self.begun = self._now()
+
+    def used(self) -> tuple[float, float, float]:
+        """Cores that the server, this process and all others took."""
+        seconds, server, load, all_of_them = (now - begun for now, begun in zip(self._now(), self.begun, strict=True))
+        return server / seconds, load / seconds, max(0.0, all_of_them - server - load) / seconds
+
+    def _now(self) -> tuple[float, float, float, float]:
+        fields = [int(field) for field in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
+        busy_s = (sum(fields) - fields[3] - fields[4]) / os.sysconf("SC_CLK_TCK")  # without idle and iowait: proc(5)
+        return time.perf_counter(), self.server.cpu_s(), time.process_time(), busy_s
+
+
 def run(work: object) -> Measured:
     """On uvloop where it is installed: the load should cost as little as it can."""
     try:
@@ -179,12 +201,15 @@ def main() -> None:
                 ratios.append(mine.rate() / theirs.rate())
                 tails.append(mine.percentile_ms(99) / theirs.percentile_ms(99))
             load = Load("127.0.0.1", ours.port, requests(ours.path, True), seconds=args.seconds)
+            cores = Cores(ours)
             over = run(load.open_loop(OVERLOAD * peaks[-1], CONNECTIONS))
+            server, load_itself, others = cores.used()
             told(f"edge-cloud, {OVERLOAD:g} times that rate", over)
             kept.append(over.rate() / peaks[-1])
             print(
                 f"{'':34} {over.rate(429):7.1f}/s refused, p50 {over.percentile_ms(50, 429):.1f} ms, "
-                f"p99 {over.percentile_ms(99, 429):.1f} ms; {over.unsent} not sent",
+                f"p99 {over.percentile_ms(99, 429):.1f} ms; {over.unsent} not sent\n"
+                f"{'':34} cores: {server:.2f} the server, {load_itself:.2f} the load, {others:.2f} others",
                 flush=True,
             )
     print(f"throughput kept at {OVERLOAD:g} times capacity: {statistics.median(kept):.2f}")

@@ -46,4 +46,4 @@ def check_wait(batcher: Batcher, max_wait_s: float) -> None:
     """Raises BusyError when a picture that comes now would wait longer than `max_wait_s` for its turn."""
     wait_s = batcher.expected_wait_s
     if wait_s > max_wait_s:
-        raise BusyError(f"a request would wait {wait_s:.1f} s, at most {max_wait_s:g} s are accepted; try again then", wait_s)
+        raise BusyError.wait(wait_s, max_wait_s)

@@ -6,8 +6,9 @@ import asyncio
 import json
 import re
 import time
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, TypeAlias
 
 import msgspec
@@ -19,9 +20,9 @@ from starlette.routing import Route
 
 from cloud.admission import Share, check_wait
 from cloud.body import LeftError, Receive, declared_bytes, discard, read_body, unpack
-from cloud.errors import RefusedError
+from cloud.errors import BusyError, RefusedError
 from cloud.served import Asked, Served
-from cloud.service import LEFT, Service, State
+from cloud.service import INLINE_BYTES, LEFT, Service, State
 from edge import __version__
 from edge.errors import EdgeError
 from edge.oip import HEADER_LENGTH
@@ -31,8 +32,8 @@ Send: TypeAlias = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 INFER = re.compile(r"/v2/models/([^/]+)(?:/versions/([^/]+))?/infer")
 OPEN = frozenset({"/v2/health/live", "/v2/health/ready"})
 """What a load balancer asks, without a token."""
-INLINE_BYTES = 64 << 10
-"""JSON up to this size is parsed on the event loop; handing it to a thread would take longer."""
+INLINE_JSON_BYTES = 64 << 10
+"""As service.INLINE_BYTES, of the JSON in a body, which takes longer."""
 
 
 class Endpoint:
@@ -41,7 +42,6 @@ class Endpoint:
     def __init__(self, state: State) -> None:
         self.state = state
         self.service = Service(state)
-        self._parser = ThreadPoolExecutor(1, thread_name_prefix="parse")
         self._routes = _routes(self.service)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -49,7 +49,7 @@ class Endpoint:
         if scope["type"] != "http":
             await self._routes(scope, receive, send)
             return
-        headers = {key.decode("latin-1"): value.decode("latin-1") for key, value in scope["headers"]}
+        headers = _decoded(scope["headers"])
         path = scope["path"]
         try:
             if path not in OPEN:
@@ -65,9 +65,27 @@ class Endpoint:
         else:
             await self._infer(scope, receive, send, headers, match[1], match[2])
 
+    def refused_at_once(self, scope: Scope) -> Written | None:
+        """The refusal of an inference request that would wait too long, by its head alone; None for any other request.
+
+        Whoever calls this need not make a task, nor keep the body.
+        """
+        match = INFER.fullmatch(scope["path"]) if scope["method"] == "POST" else None
+        served = self.state.repository.models.get(match[1]) if match is not None else None
+        if match is None or served is None or match[2] not in (None, served.version):
+            return None
+        wait_s, limits = served.batcher.expected_wait_s, self.state.limits
+        if wait_s <= limits.wait_s:
+            return None
+        headers = _decoded(scope["headers"])
+        if declared_bytes(headers) > limits.request_bytes or not self.service.admits(headers):
+            return None
+        self.service.count(served.name, 429, 0.0)
+        return _too_late(round(wait_s, 1), limits.wait_s)
+
     def close(self) -> None:
         """End the parsing thread."""
-        self._parser.shutdown()
+        self.service.close()
 
     async def _infer(
         self, scope: Scope, receive: Receive, send: Send, headers: dict[str, str], name: str, version: str | None
@@ -80,7 +98,7 @@ class Endpoint:
             with self.service.budget.share() as share:
                 body, more = await self._answer(scope, receive, headers, served, share)
             status = 200
-            await _send(send, 200, body, more)
+            await _send(send, Written.of(200, body, more))
         except LeftError:
             status = LEFT
         except asyncio.CancelledError:  # the drain is over
@@ -106,20 +124,20 @@ class Endpoint:
         return served.encode(asked, answered)
 
     async def _parsed(self, served: Served, body: bytes, headers: Mapping[str, str], share: Share) -> Asked:
-        """What the body asks; large JSON and compressed bodies are taken apart on a thread, one at a time."""
+        """What the body asks; large and compressed bodies are taken apart on a thread, one at a time."""
         encoding = headers.get("content-encoding", "").strip().lower()
         json_bytes = headers.get(HEADER_LENGTH.lower(), "")
         size = int(json_bytes) if json_bytes.isdecimal() and len(json_bytes) < 9 else len(body)
         if encoding in ("", "identity"):
-            if size <= INLINE_BYTES:
+            if size <= INLINE_JSON_BYTES and len(body) <= INLINE_BYTES:
                 return served.ask(body, headers)
-            return await asyncio.get_running_loop().run_in_executor(self._parser, served.ask, body, headers)
+            return await self.service.parsed(lambda: served.ask(body, headers))
 
         def unpacked() -> tuple[Asked, int]:
             plain = unpack(body, encoding, self.state.limits.request_bytes)
             return served.ask(plain, headers), len(plain)
 
-        asked, more = await asyncio.get_running_loop().run_in_executor(self._parser, unpacked)
+        asked, more = await self.service.parsed(unpacked)
         share.take(more)
         return asked
 
@@ -128,10 +146,9 @@ class Endpoint:
         closes = headers.get("connection", "").lower() == "close" or scope.get("http_version") == "1.0"
         if declared_bytes(headers) > self.state.limits.request_bytes or closes:
             await discard(receive, headers)
-        status, body, more = _written(refusal)
         if "expect" in headers:
-            more = more | {"Connection": "close"}  # what comes next on it may be the body or another request
-        await _send(send, status, body, more)
+            refusal.headers["Connection"] = "close"  # what comes next on it may be the body or another request
+        await _send(send, _written(refusal))
 
 
 def _routes(service: Service) -> Starlette:
@@ -158,7 +175,7 @@ def _routes(service: Service) -> Starlette:
 
     async def index(request: Request) -> Response:
         with service.budget.share() as share:
-            body = await read_body(request.receive, request.headers, INLINE_BYTES, share)
+            body = await read_body(request.receive, request.headers, INLINE_JSON_BYTES, share)
         try:
             asked = json.loads(body or b"{}")
         except (ValueError, RecursionError):
@@ -170,35 +187,68 @@ def _routes(service: Service) -> Starlette:
         service.tell_gauges()
         return Response(await asyncio.to_thread(state.metrics.text), media_type="text/plain; version=0.0.4")
 
+    async def failed(request: Request, error: Exception) -> Response:
+        return _as_response(_written(service.refusal(error)))
+
     routes = [Route(path, server) for path in ("/v2", "/v2/")]
     routes += [Route("/v2/health/live", live), Route("/v2/health/ready", ready)]
     for prefix in ("/v2/models/{model}", "/v2/models/{model}/versions/{version}"):
         routes += [Route(prefix, metadata), Route(prefix + "/ready", model_ready)]
     routes += [Route("/v2/repository/index", index, methods=["POST"]), Route("/metrics", metrics)]
-    app = Starlette(routes=routes, exception_handlers={HTTPException: _http_error, RefusedError: _refused})
+    handlers = {HTTPException: _http_error, RefusedError: _refused, LeftError: _left, Exception: failed}
+    app = Starlette(routes=routes, exception_handlers=handlers)
     app.router.redirect_slashes = False  # a redirect would be the one answer that is not JSON
     return app
 
 
-def _written(error: RefusedError) -> tuple[int, bytes, dict[str, str]]:
-    return error.status, msgspec.json.encode({"error": str(error)}), {"Content-Type": "application/json"} | error.headers
+def _decoded(headers: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
+    return {key.decode("latin-1"): value.decode("latin-1") for key, value in headers}
 
 
-async def _send(send: Send, status: int, body: bytes, headers: Mapping[str, str]) -> None:
-    raw = [(key.lower().encode(), value.encode("latin-1")) for key, value in headers.items()]
-    raw.append((b"content-length", str(len(body)).encode()))
-    await send({"type": "http.response.start", "status": status, "headers": raw})
-    await send({"type": "http.response.body", "body": body})
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A response as it goes out; the names of `headers` are lower case, the length of the body among them."""
+
+    status: int
+    body: bytes
+    headers: Sequence[tuple[bytes, bytes]]
+
+    @classmethod
+    def of(cls, status: int, body: bytes, headers: Mapping[str, str]) -> Written:
+        raw = [(key.lower().encode(), value.encode("latin-1")) for key, value in headers.items()]
+        return cls(status, body, [*raw, (b"content-length", b"%d" % len(body))])
+
+
+def _written(error: RefusedError) -> Written:
+    body = msgspec.json.encode({"error": str(error)})
+    return Written.of(error.status, body, {"Content-Type": "application/json"} | error.headers)
+
+
+@lru_cache(64)
+def _too_late(wait_s: float, limit_s: float) -> Written:
+    """Made once for each tenth of a second: under overload there are thousands a second."""
+    return _written(BusyError.wait(wait_s, limit_s))
+
+
+async def _send(send: Send, written: Written) -> None:
+    await send({"type": "http.response.start", "status": written.status, "headers": written.headers})
+    await send({"type": "http.response.body", "body": written.body})
 
 
 async def _refused(request: Request, error: Exception) -> Response:
     assert isinstance(error, RefusedError)
-    status, body, headers = _written(error)
-    return Response(body, status, headers)
+    return _as_response(_written(error))
+
+
+async def _left(request: Request, error: Exception) -> Response:
+    return Response(status_code=LEFT)  # nobody reads it
 
 
 async def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     detail = f"{request.method} {request.url.path[:200]!a}: {error.detail}"
-    status, body, headers = _written(RefusedError(error.status_code, EdgeError(detail).args[0], error.headers))
-    return Response(body, status, headers)
+    return _as_response(_written(RefusedError(error.status_code, EdgeError(detail).args[0], error.headers)))
+
+
+def _as_response(written: Written) -> Response:
+    return Response(written.body, written.status, _decoded(written.headers))

@@ -39,6 +39,7 @@ def read_tokens(file: Path | None) -> Tokens:
     """Those of a file, one a line, and of EDGE_CLOUD_TOKEN. Raises UsageError for a file that has none or short ones."""
     tokens = [os.environ[VARIABLE]] if os.environ.get(VARIABLE) else []
     where = VARIABLE
+    _check(tokens, where)
     if file is not None:
         where = f"--token-file {file}"
         try:
@@ -48,10 +49,14 @@ def read_tokens(file: Path | None) -> Tokens:
         found = [line for line in lines if line and not line.startswith("#")]
         if not found:
             raise UsageError(f"{where}: holds no token; write one a line, as `openssl rand -hex 32` makes them")
+        _check(found, where)
         tokens += found
+    return Tokens(tokens)
+
+
+def _check(tokens: Sequence[str], where: str) -> None:
     if any(len(token) < SHORTEST or not token.isascii() or " " in token for token in tokens):
         raise UsageError(f"{where}: a token is at least {SHORTEST} ASCII characters without spaces; try openssl rand -hex 32")
-    return Tokens(tokens)
 
 
 def check_exposure(host: str, *, guarded: bool, insecure: bool) -> None:

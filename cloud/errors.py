@@ -23,6 +23,11 @@ class BusyError(RefusedError):
     def __init__(self, message: str, retry_s: float) -> None:
         super().__init__(429, message, {"Retry-After": str(max(1, math.ceil(retry_s)))})
 
+    @classmethod
+    def wait(cls, wait_s: float, limit_s: float) -> BusyError:
+        """Of a request that would wait for `wait_s`."""
+        return cls(f"a request would wait {wait_s:.1f} s, at most {limit_s:g} s are accepted; try again then", wait_s)
+
 
 class RetiredError(EdgeError):
     """A model that takes no more work, because another version of it has taken its place."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -30,8 +31,13 @@ from edge.pictures import PNG_SIGNATURE
 from edge.types import Box, Classes, Detections, Result
 
 INDEX = "index.sqlite"
+STEM_LETTERS = 32
+OURS = re.compile(rf"\.?[0-9a-f]{{{STEM_LETTERS}}}\.(jpg|png|json)(\.part)?")
+"""The names of what is kept; what else a folder holds is left alone."""
 WAITING = 64
-"""Pictures on their way to the disk; more are not kept."""
+WAITING_BYTES = 64 << 20
+"""Pictures on their way to the disk, and their bytes; more are not kept."""
+PARAMETERS = ("local", "source", "captured_at", "key")
 OPINION_LETTERS = 64 << 10
 IOU = 0.5
 """Objects of one label that overlap as much are one object."""
@@ -90,8 +96,12 @@ class Store:
         with self._transaction():
             if self._database.execute("SELECT 1 FROM kept WHERE stem = ?", (stem,)).fetchone():
                 return False
-            self._write(stem + suffix, picture)
-            self._write(f"{stem}.json", raw)
+            try:
+                self._write(stem + suffix, picture)
+                self._write(f"{stem}.json", raw)
+            except OSError:
+                (self._folder / (stem + suffix)).unlink(missing_ok=True)  # without a record, no quota would count it
+                raise
             self._insert(stem, stem + suffix, size, example)
             self._evict()
         return True
@@ -147,7 +157,8 @@ class Store:
     def _reconcile(self) -> None:
         """Bring the index to what is in the folder, after a crash or a lost index; pictures without a record go."""
         with self._transaction():
-            files = {entry.name: entry.stat().st_size for entry in os.scandir(self._folder) if entry.is_file()}
+            found = [entry for entry in os.scandir(self._folder) if OURS.fullmatch(entry.name) and entry.is_file()]
+            files = {entry.name: entry.stat().st_size for entry in found}
             stems = {row[0] for row in self._database.execute("SELECT stem FROM kept")}
             records = {name[:-5] for name in files if name.endswith(".json")}
             for stem in stems - records:
@@ -155,11 +166,11 @@ class Store:
             for stem in records - stems:
                 with suppress(msgspec.MsgspecError):
                     example = msgspec.json.decode((self._folder / f"{stem}.json").read_bytes(), type=Example)
-                    size = files[f"{stem}.json"] + files.get(example.picture, 0)
-                    self._insert(stem, example.picture, size, example)
+                    if example.picture in files and Path(example.picture).stem == stem:
+                        self._insert(stem, example.picture, files[f"{stem}.json"] + files[example.picture], example)
             known = {row[0] for row in self._database.execute("SELECT picture FROM kept")}
             for name in files:
-                if name.endswith((".part", ".jpg", ".png")) and name not in known:
+                if not name.endswith(".json") and name not in known:
                     (self._folder / name).unlink(missing_ok=True)
             self._evict()
 
@@ -181,6 +192,8 @@ class Keeper:
     def __init__(self, store: Store, metrics: Metrics, say: Callable[[str], None]) -> None:
         self._store, self._metrics, self._say = store, metrics, say
         self._queue: Queue[_Offered | None] = Queue(WAITING)
+        self._waiting_bytes = 0
+        self._lock = threading.Lock()
         self._failing = False
         self._thread = threading.Thread(target=self._run, name="keeper", daemon=True)
         self._thread.start()
@@ -190,14 +203,13 @@ class Keeper:
         image = asked.request.inputs.get("image")
         if image is None:
             return
-        said = asked.request.parameters
-        key = key or _text(said.get("key")) or ""
+        said = {name: asked.request.parameters.get(name) for name in PARAMETERS}
+        key = key or _text(said["key"]) or ""
         for index, (raw, result) in enumerate(zip(image.data, results, strict=True)):
             name = f"{served.name}/{key}/{index}" if key else hashlib.sha256(raw).hexdigest()
-            local = said.get("local") if len(results) == 1 else None  # one opinion is of one picture
-            try:
-                self._queue.put_nowait(_Offered(name, raw, served, result, {**said, "local": local, "key": key or None}))
-            except Full:
+            local = said["local"] if len(results) == 1 else None  # one opinion is of one picture
+            texts = {**{one: _text(value) for one, value in said.items()}, "local": _short(local), "key": _text(key or None)}
+            if not self._hand_over(_Offered(name, raw, served, result, texts)):
                 self._metrics.add("edge_cloud_kept_total", outcome="dropped")
 
     def close(self) -> None:
@@ -206,20 +218,35 @@ class Keeper:
         self._thread.join()
         self._store.close()
 
+    def _hand_over(self, offered: _Offered) -> bool:
+        with self._lock:
+            if self._waiting_bytes + len(offered.raw) > WAITING_BYTES:
+                return False
+            try:
+                self._queue.put_nowait(offered)
+            except Full:
+                return False
+            self._waiting_bytes += len(offered.raw)
+            return True
+
     def _run(self) -> None:
         while (offered := self._queue.get()) is not None:
+            with self._lock:
+                self._waiting_bytes -= len(offered.raw)
             try:
                 outcome = "kept" if self._keep(offered) else "double"
                 self._failing = False
-            except (OSError, sqlite3.Error) as error:
+            except Exception as error:  # without this thread nothing would be kept any more, nor the end come
                 outcome = "failed"
                 if not self._failing:
-                    self._say(f"examples are not kept for the moment: {getattr(error, 'strerror', None) or error}")
+                    known = str(error) if isinstance(error, (OSError, sqlite3.Error)) else f"{error!r:.200}"
+                    why = getattr(error, "strerror", None) or known
+                    self._say(f"examples are not kept for the moment: {why}")
                 self._failing = True
             self._metrics.add("edge_cloud_kept_total", outcome=outcome)
 
     def _keep(self, offered: _Offered) -> bool:
-        stem = hashlib.sha256(offered.name.encode("utf-8", "replace")).hexdigest()[:32]
+        stem = hashlib.sha256(offered.name.encode("utf-8", "replace")).hexdigest()[:STEM_LETTERS]
         suffix = ".png" if offered.raw.startswith(PNG_SIGNATURE) else ".jpg"
         return self._store.add(stem, suffix, offered.raw, _example(offered, stem + suffix))
 
@@ -298,12 +325,16 @@ def _label_ids(card: Card, result: Result) -> list[str]:
 
 def _opinion(text: object) -> ResultRecord | None:
     """The device's result record; None for what is none."""
-    if not isinstance(text, str) or len(text) > OPINION_LETTERS:
+    if not isinstance(text, str):
         return None
     try:
         return msgspec.json.decode(text, type=ResultRecord)
     except (msgspec.MsgspecError, ValueError, RecursionError):
         return None
+
+
+def _short(opinion: object) -> str | None:
+    return opinion if isinstance(opinion, str) and len(opinion) <= OPINION_LETTERS else None
 
 
 def _text(value: object) -> str | None:

@@ -14,7 +14,7 @@ import numpy as np
 from cloud.admission import check_wait
 from cloud.grpc_messages import CHOICE, MESSAGES, METHODS, SERVICE
 from cloud.served import Served
-from cloud.service import Service
+from cloud.service import INLINE_BYTES, LEFT, Service
 from edge import __version__
 from edge.errors import EdgeError
 from edge.oip import InferRequest, NamedTensor, ProtocolError, RequestedOutput, from_raw, to_raw
@@ -106,6 +106,9 @@ class Methods:
             answer = await self._answer(request, served, headers)
             status = 200
             return answer
+        except asyncio.CancelledError:  # the client has left, or the drain is over
+            status = 503 if self._state.draining else LEFT
+            raise
         except Exception as error:
             refusal = self._service.refusal(error)
             status = refusal.status
@@ -118,7 +121,10 @@ class Methods:
         with self._service.budget.share() as share:
             check_wait(served.batcher, self._state.limits.wait_s)
             share.take(size)
-            asked = served.check(_decoded(request))
+            if size <= INLINE_BYTES:
+                asked = served.check(_decoded(request))
+            else:
+                asked = await self._service.parsed(lambda: served.check(_decoded(request)))
             answered = await self._service.answered(served, asked, headers.get("idempotency-key", ""))
         outputs = [{"name": one.name, "datatype": one.datatype, "shape": one.shape} for one in answered.outputs]
         return {

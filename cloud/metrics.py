@@ -10,6 +10,7 @@ import threading
 from bisect import bisect_left
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import msgspec
@@ -107,7 +108,12 @@ def resident_bytes() -> int:
 
 
 def _written(labels: dict[str, object]) -> str:
-    return ",".join(f'{key}="{_escaped(str(value))}"' for key, value in labels.items())
+    return _joined(tuple(labels.items()))
+
+
+@lru_cache(1024)
+def _joined(labels: tuple[tuple[str, object], ...]) -> str:
+    return ",".join(f'{key}="{_escaped(str(value))}"' for key, value in labels)
 
 
 def _escaped(text: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeAlias
 
@@ -129,6 +129,8 @@ class Repository:
         replaced = self._models.get(old)
         self._models = {**kept, served.name: served}
         self._places[path] = _Place(signature, served.name)
+        if old not in ("", served.name):
+            self._try_refused_again()
         if replaced is not None:
             replaced.retire()
         self._say(f"{'replaced' if replaced else 'added'} {served.name}, variant {served.variant}, from {path}")
@@ -140,9 +142,13 @@ class Repository:
             self._models = {name: model for name, model in self._models.items() if name != place.name}
             served.retire()
             self._say(f"removed {place.name}: {path} is gone")
-        for other, refused in list(self._places.items()):
-            if refused.problem and not refused.name:
-                del self._places[other]  # it may be its turn now
+        self._try_refused_again()
+
+    def _try_refused_again(self) -> None:
+        """A name is free: it may be the turn of a bundle that could not have it."""
+        for other, refused in self._places.items():
+            if refused.problem:
+                self._places[other] = replace(refused, signature=())
 
     def _scan(self) -> dict[Path, Signature]:
         """The bundles of the folder and their signatures. Raises EdgeError when it cannot be read."""

@@ -7,7 +7,7 @@ import signal
 import socket
 import ssl
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -131,7 +131,7 @@ def tls_context(tls: Tls) -> ssl.SSLContext:
     """The server's side of TLS 1.2 and later. Raises UsageError for files that cannot be used."""
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     try:
-        context.load_cert_chain(tls.cert, tls.key)
+        context.load_cert_chain(tls.cert, tls.key, password="")  # else OpenSSL would ask at the terminal for one, and wait
     except (OSError, ssl.SSLError) as error:
         reason = getattr(error, "reason", None) or error.strerror or error
         raise UsageError(f"--tls-cert {tls.cert}, --tls-key {tls.key}: cannot be used: {reason}") from None
@@ -185,8 +185,9 @@ class _Server(uvicorn.Server):
     async def on_tick(self, counter: int) -> bool:
         """Ten times a second: publish figures, and see whether it is time to leave."""
         if counter % round(10 * PUBLISH_S) == 0:
-            self._endpoint.service.tell_gauges()
-            self._state.metrics.publish()
+            with suppress(OSError):  # no file descriptor, no space: older figures are better than an end
+                self._endpoint.service.tell_gauges()
+                self._state.metrics.publish()
             self.should_exit |= self._ended()
         self._state.draining |= self.should_exit
         return await super().on_tick(counter)

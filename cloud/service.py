@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from cloud.admission import Budget
 from cloud.auth import Tokens
@@ -19,8 +20,16 @@ from edge.errors import DataError, EngineError
 from edge.oip import ProtocolError
 from edge.types import Result
 
+INLINE_BYTES = 256 << 10
+"""A body up to this size is taken apart on the event loop; handing it to a thread would take longer.
+
+Of tiny elements, it takes some 25 ms; one of 16 MiB would keep everybody waiting for more than a second.
+"""
 LEFT = 499
 """The status under which requests are counted whose client did not wait for the answer."""
+
+
+T = TypeVar("T")
 
 
 class Keeps(Protocol):
@@ -64,10 +73,23 @@ class Service:
     def __init__(self, state: State) -> None:
         self.state = state
         self.budget = Budget(state.limits.held_bytes)
+        self._parser = ThreadPoolExecutor(1, thread_name_prefix="parse")
+
+    async def parsed(self, parse: Callable[[], T]) -> T:
+        """What `parse` returns, from a thread on which requests that take long are taken apart one at a time."""
+        return await asyncio.get_running_loop().run_in_executor(self._parser, parse)
+
+    def close(self) -> None:
+        """End the parsing thread."""
+        self._parser.shutdown()
+
+    def admits(self, headers: Mapping[str, str]) -> bool:
+        """Whether an `authorization` header brings a token, where one is needed."""
+        return self.state.tokens.admit(headers.get("authorization", "").encode("latin-1", "replace"))
 
     def authorize(self, headers: Mapping[str, str]) -> None:
-        """Raises RefusedError 401 unless an `authorization` header brings a token, where one is needed."""
-        if not self.state.tokens.admit(headers.get("authorization", "").encode("latin-1", "replace")):
+        """Raises RefusedError 401 unless the headers are admitted."""
+        if not self.admits(headers):
             raise RefusedError(401, "a bearer token is needed", {"WWW-Authenticate": "Bearer"})
 
     async def answered(

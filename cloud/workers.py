@@ -55,7 +55,6 @@ def _serve(
 ) -> None:
     """One process: load, listen, serve, drain, let go."""
     state = open_state(settings, tokens, say, shared)
-    parent = os.getppid()
     served = list(state.repository.models.values())
     keep_libraries_quiet()
     names = ", ".join(f"model {one.name}, variant {one.variant}" for one in served) or f"no model yet in {settings.models}"
@@ -73,7 +72,7 @@ def _serve(
             beside=beside,
             drain_s=settings.drain_s,
             tls=settings.tls,
-            ended=lambda: shared is not None and os.getppid() != parent,
+            ended=_is_orphan,
         )
     finally:
         state.repository.close()
@@ -81,6 +80,12 @@ def _serve(
             one.batcher.join(1.0)
         if state.keeper is not None:
             state.keeper.close()
+
+
+def _is_orphan() -> bool:
+    """Whether this process was started by a supervisor that is gone, be it since before the models were loaded."""
+    parent = multiprocessing.parent_process()
+    return parent is not None and not parent.is_alive()
 
 
 def _grpc_server(settings: Settings, endpoint: Endpoint, listener: socket.socket, is_shared: bool) -> GrpcServer:

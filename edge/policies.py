@@ -105,9 +105,9 @@ class Budget:
         """Whether it is among those that the allowance is for, and that is not spent."""
         threshold = min(self._ceiling, self._quantile(confidence))
         if confidence > threshold or confidence >= self._ceiling:
-            return Verdict(False, f"above {threshold:.3f}, to spend {self._allowance.text} on")
+            return Verdict(False, f"> {threshold:.3f}, the limit within {self._allowance.text}")
         if self._held < self._cost():
-            return Verdict(False, f"<= {threshold:.3f}, but {self._allowance.text} is spent")
+            return Verdict(False, f"<= {threshold:.3f}, but nothing is left of {self._allowance.text} for now")
         return Verdict(True, f"<= {threshold:.3f}, within {self._allowance.text}")
 
     def asked(self) -> None:
@@ -206,7 +206,7 @@ class LocalOnly:
 
 
 class PerFrame:
-    """Ask about a frame as a whole, which is as certain as its least certain object."""
+    """Ask about a frame as a whole, which is as certain as its least certain object that may be shown."""
 
     def __init__(self, rule: Rule) -> None:
         self._rule = rule
@@ -214,10 +214,12 @@ class PerFrame:
 
     def decide(self, result: Result, now_s: float) -> Decision:
         """Accept or offload, as the rule judges the result's confidence."""
+        if isinstance(result, Detections):
+            result = result[~result.hidden]
+            if not len(result):
+                self._rule.begin([], now_s)
+                return Decision("accept", "no object", result.confidence)
         confidence = result.confidence
-        if isinstance(result, Detections) and not len(result):
-            self._rule.begin([], now_s)
-            return Decision("accept", "no object", confidence)
         self._rule.begin([confidence], now_s)
         verdict = self._rule.judge(confidence)
         if verdict.uncertain:
@@ -256,7 +258,8 @@ class PerObject:
         # one asked about longer ago may be asked about again, so that there is nothing to remember of it
         self._asked_s = {track: asked_s for track, asked_s in self._asked_s.items() if now_s - asked_s < self._retry_s}
         tracks, scores = result.tracks.tolist(), result.scores.tolist()
-        followed = [place for place, track in enumerate(tracks) if track > 0]
+        hidden = result.hidden.tolist()
+        followed = [place for place, track in enumerate(tracks) if track > 0 and not hidden[place]]
         self._rule.begin(scores, now_s)
         fresh = [place for place in followed if tracks[place] not in self._asked_s and tracks[place] not in self._answered]
         judged = [(place, self._rule.judge(scores[place])) for place in fresh]

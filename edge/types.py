@@ -166,6 +166,16 @@ class Detections:
         return replace(self, boxes_xyxy=self.boxes_xyxy + by, keypoints=keypoints, private_xyxy=private)
 
     @property
+    def hidden(self) -> Bools:
+        """Which objects [n] lie within what may not be shown, so that nobody can be asked about them."""
+        if self.private_xyxy is None:
+            return np.zeros(len(self), np.bool_)
+        boxes, private = self.boxes_xyxy[:, None], self.private_xyxy[None]
+        inside = (private[..., :2] <= boxes[..., :2] + 0.5) & (boxes[..., 2:] <= private[..., 2:] + 0.5)
+        covered: Bools = np.logical_or.reduce(np.logical_and.reduce(inside, axis=2), axis=1)
+        return covered
+
+    @property
     def confidence(self) -> float:
         """The score of the least certain object in [0, 1]; 1 when there is none (docs/decisions/0007)."""
         return float(self.scores.min()) if len(self.scores) else 1.0

@@ -265,7 +265,7 @@ def test_a_remote_bundle_answers_for_the_least_certain(evaluate: Command, data: 
 
 def test_the_curve_as_a_table(evaluate: Command, data: Path, tiny_edge: Path) -> None:
     done = evaluate("--data", data, "--variant", "float32", "--remote", tiny_edge)
-    assert "float32, asking tiny float32 (top-1 75.00%" in done.out
+    assert "float32, asking tiny float32 (ECE 0." in done.out
     assert "offloaded     0%    10%" in done.out
     assert "deferral efficiency 0.000: 0 is choosing by chance" in done.out
 

@@ -283,7 +283,7 @@ USER_ERRORS = [
     ([*OFFLOAD, "--offload-budget", "5%"], 2, "--offload-budget does nothing without --policy budget"),
     ([*OFFLOAD, "--policy", "budget"], 2, "--policy budget needs --offload-budget, as in 5%"),
     ([*OFFLOAD, "--policy", "budget", "--offload-budget", "5%", "--offload-price", "1"], 2, "the budget 5% is not of money"),
-    ([*OFFLOAD, "--policy", "guarantee"], 2, "promises nothing frame by frame; build it with edge-quantize"),
+    ([*OFFLOAD, "--policy", "guarantee"], 2, "promises nothing frame by frame; build it again with edge-quantize"),
     ([*OFFLOAD, "--policy", "guarantee", "--second-look", "answer"], 2, "leave --second-look out"),
     ([*OFFLOAD, "--policy", "guarantee", "--threshold", "0.3"], 2, "promises are for its own answers; leave --threshold out"),
     ([*OFFLOAD, "--policy", "guarantee", "--classes", "class 1"], 2, "leave --classes out"),

@@ -134,6 +134,21 @@ def test_without_a_tracker_there_are_no_tracks() -> None:
     assert named(both) == [("cat", 0.9, None), ("wolf", 0.8, None), ("cow", 0.3, None)]
 
 
+def test_what_the_cloud_was_not_shown_stands_in_the_whole_frame_s_answer() -> None:
+    hidden = np.array([[19, 19, 41, 41]], np.float32)
+    local = replace(detections(("person", 0.4, (20, 20, 40, 40)), ("dog", 0.6, (60, 20, 80, 40))), private_xyxy=hidden)
+    one = replace(event(), result=local)
+    question = FrameForm().question(one, one.frame.image, LADDER[0], None)
+    outputs = {
+        "labels": NamedTensor("labels", "BYTES", (1, 1), [b"wolf"]),
+        "scores": NamedTensor.of("scores", np.array([[0.9]], np.float32)),
+        "boxes": NamedTensor.of("boxes", np.array([[[60, 20, 80, 40]]], np.float32)),
+    }
+    answer = FrameForm().answer(one, question, InferResponse("m", "", "", outputs))
+    assert isinstance(answer, Detections)
+    assert answer.labels == ("wolf", "person")
+
+
 # through an endpoint
 
 DETECTOR: Reply = (

@@ -219,7 +219,7 @@ def test_a_question_that_was_not_asked_costs_nothing() -> None:
         policy.declined(1300.0 + number)
     assert reasons == ["offload"] * 3
     assert policy.decide(result(0.5), 1310.0).action == "offload"
-    assert policy.decide(result(0.5), 1311.0).reason == "confidence 0.500 <= 0.500, but 3/h is spent"
+    assert policy.decide(result(0.5), 1311.0).reason == "confidence 0.500 <= 0.500, but nothing is left of 3/h for now"
 
 
 def test_cameras_that_share_a_budget_spend_it_once() -> None:
@@ -303,3 +303,23 @@ def test_a_frame_without_an_object_is_no_answer() -> None:
     for number in range(500):
         assert policy.decide(nothing, float(number)).reason == "no object"
     assert not policy.notices
+
+
+# what may not be shown
+
+
+def partly_hidden(*objects: tuple[float, bool], tracks: bool) -> Detections:
+    """Objects side by side, each of a score, hidden or not."""
+    found = detections(*(("person", score, (20 * i, 0, 20 * i + 10, 10)) for i, (score, _) in enumerate(objects)))
+    private = found.boxes_xyxy[[hidden for _, hidden in objects]] + np.array([-1, -1, 1, 1], np.float32)
+    ids = np.arange(1, len(objects) + 1) if tracks else None
+    return replace(found, private_xyxy=private, tracks=ids)
+
+
+@pytest.mark.parametrize("tracks", [False, True])
+def test_nobody_is_asked_about_what_may_not_be_shown(tracks: bool) -> None:
+    for policy in (PerFrame(Threshold(0.5)), PerObject(Threshold(0.5))):
+        assert policy.decide(partly_hidden((0.25, True), (0.75, False), tracks=tracks), 0.0).action == "accept"
+        assert policy.decide(partly_hidden((0.25, True), tracks=tracks), 1.0).action == "accept"
+        asked = policy.decide(partly_hidden((0.125, True), (0.25, False), tracks=tracks), 2.0)
+        assert (asked.action, asked.confidence) == ("offload", 0.25)

@@ -190,15 +190,15 @@ def _print_table(
         click.echo(
             f"{variant:<12} {accuracy} {row['ece']:>7.4f} {row['ms_per_image']:>8.2f}  {row['engine']}, {row['threads']}"
         )
-    first, title = next(iter(figures.items()))
     for variant, row in reports.items():
         if "offload" in row:
-            _print_curve(variant, row["offload"], first, title)
+            _print_curve(variant, row["offload"], next(iter(figures.values())))
 
 
-def _print_curve(variant: str, curve: dict[str, Any], figure: str, title: str) -> None:
+def _print_curve(variant: str, curve: dict[str, Any], title: str) -> None:
     remote = f"{curve['model']} {curve['variant']}"
-    click.echo(f"\n{variant}, asking {remote} ({title} {curve[figure]:.2%}, ECE {curve['ece']:.4f}) about the least certain:")
+    of = "" if "efficiency" in curve else ", of the boxes that are reported"
+    click.echo(f"\n{variant}, asking {remote} (ECE {curve['ece']:.4f}) about the least certain{of}:")
     click.echo("offloaded " + " ".join(f"{share:>6.0%}" for share in curve["share"]))
     click.echo(f"{title:<9} " + " ".join(f"{value:>6.1%}" for value in curve["accuracy"]))
     if "efficiency" in curve:

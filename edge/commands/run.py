@@ -281,7 +281,7 @@ def _guarantee(options: RunOptions, model: Model, source: Source) -> Guarantee:
     selection = next((one for one in model.variant.selections if one.unit == unit), None)
     if selection is None:
         raise UsageError(
-            f"--policy guarantee: the card of {name} promises nothing {unit} by {unit}; build it with edge-quantize"
+            f"--policy guarantee: the card of {name} promises nothing {unit} by {unit}; build it again with edge-quantize"
         )
     fitting = [promise for promise in selection.promises if promise.alpha <= alpha]
     if not fitting:

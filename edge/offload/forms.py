@@ -69,8 +69,11 @@ class FrameForm:
         return self._pictured(event, image, (), rung)
 
     def answer(self, event: Event, question: Question, response: InferResponse) -> Result:
-        """The endpoint's result instead of ours."""
-        return read_answer(response, event.result, question.geometry)
+        """The endpoint's result instead of ours, but for the objects that it was not shown."""
+        result, local = read_answer(response, event.result, question.geometry), event.result
+        if not isinstance(result, Detections) or not isinstance(local, Detections) or not local.hidden.any():
+            return result
+        return merged(local, np.flatnonzero(~local.hidden).tolist(), result)
 
     def _pictured(self, event: Event, image: UInt8, about: tuple[int, ...], rung: Rung) -> Question:
         jpeg, geometry = encode_part(image, around(event.result, about, event.frame.size_wh), rung)
@@ -87,8 +90,10 @@ class CropForm(FrameForm):
 
     def answer(self, event: Event, question: Question, response: InferResponse) -> Result:
         """The local objects that were not asked about, and the endpoint's in place of the others."""
-        result = super().answer(event, question, response)
-        if not question.about or not isinstance(result, Detections) or not isinstance(event.result, Detections):
+        if not question.about:
+            return super().answer(event, question, response)
+        result = read_answer(response, event.result, question.geometry)
+        if not isinstance(result, Detections) or not isinstance(event.result, Detections):
             return result
         return merged(event.result, question.about, result)
 

@@ -320,6 +320,38 @@ def test_what_would_wait_too_long_is_refused_at_once(serve: Callable[..., InProc
     assert endpoint("POST", INFER, body, headers).status == 200
 
 
+def test_a_body_of_many_tiny_elements_keeps_nobody_waiting(endpoint: InProcess, monkeypatch: pytest.MonkeyPatch) -> None:
+    threads: list[str] = []
+    served = endpoint.state.repository.get("tiny")
+    ask_ = served.ask
+    monkeypatch.setattr(served, "ask", lambda *of: (threads.append(threading.current_thread().name), ask_(*of))[1])
+    for count in (10, 100_000):
+        body, headers = encode_request([NamedTensor.of("image", [b""] * count)])
+        assert endpoint("POST", INFER, body, headers).status == 400
+    assert threads[0] == threading.current_thread().name
+    assert threads[1].startswith("parse")
+
+
+def test_a_fault_of_ours_is_json_and_said(endpoint: InProcess, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(endpoint.state.metrics, "text", lambda: 1 / 0)
+
+    async def scenario() -> Any:
+        sent: list[Any] = []
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        scope = {"type": "http", "method": "GET", "path": "/metrics", "headers": [], "query_string": b"", "root_path": ""}
+        with pytest.raises(ZeroDivisionError):
+            await endpoint.app(scope, lambda: asyncio.sleep(9, {}), send)
+        return sent
+
+    start, message = asyncio.run(scenario())
+    assert start["status"] == 500
+    assert json.loads(message["body"])["error"].startswith("internal error")
+    assert "ZeroDivisionError" in endpoint.said[0]
+
+
 def test_bytes_in_memory_are_bounded(serve: Callable[..., InProcess], model: Model, jpeg: bytes) -> None:
     endpoint = serve(model, limits=Limits(LIMIT_BYTES, LIMIT_BYTES // 2))
     reply = endpoint("POST", INFER, [bytes(LIMIT_BYTES // 4)] * 3)

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import errno
 import json
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
-from cloud.examples import INDEX, Example, Keeper, Store, disagreement
+from cloud.examples import INDEX, STEM_LETTERS, Example, Keeper, Store, disagreement
 from cloud.kept import export, main
 from cloud.metrics import Metrics
 from cloud.served import Served
@@ -23,6 +25,7 @@ from edge.model import Model, open_model
 from edge.oip import NamedTensor, encode_request
 from tests.cloud.conftest import InProcess, in_process, running
 from tests.cloud.test_command import asked
+from tests.cloud.test_network import until
 from tests.conftest import Finished
 from tests.samples import encoded, squares
 
@@ -74,14 +77,18 @@ def store(tmp_path: Path) -> Iterator[Callable[[int], Store]]:
         one.close()
 
 
-def add(store: Store, stem: str, differ: float, confidence: float = 0.5, size: int = 1000) -> bool:
-    one = example(differ, confidence)
+def stem_of(letter: str) -> str:
+    return letter * STEM_LETTERS
+
+
+def add(store: Store, letter: str, differ: float, confidence: float = 0.5, size: int = 1000) -> bool:
+    stem, one = stem_of(letter), example(differ, confidence)
     one.picture = f"{stem}.jpg"
     return store.add(stem, ".jpg", bytes(size), one)
 
 
 def kept(store: Store) -> list[str]:
-    return [path.stem for path, _ in store.examples()]
+    return [path.stem[0] for path, _ in store.examples()]
 
 
 def test_the_least_valuable_go_first(store: Any, tmp_path: Path) -> None:
@@ -90,9 +97,9 @@ def test_the_least_valuable_go_first(store: Any, tmp_path: Path) -> None:
         assert add(opened, stem, differ, confidence)
     assert kept(opened) == ["d", "a", "c"]
     files = {path.name for path in (tmp_path / "kept").iterdir()}
-    assert files == {INDEX, *(f"{stem}.{suffix}" for stem in "dac" for suffix in ("jpg", "json"))}
+    assert files == {INDEX, *(f"{stem_of(letter)}.{suffix}" for letter in "dac" for suffix in ("jpg", "json"))}
     assert not add(opened, "a", 1.0)
-    assert not add(opened, "huge", 1.0, size=6000)
+    assert not add(opened, "e", 1.0, size=6000)
 
 
 def test_another_process_shares_folder_quota_and_doubles(store: Any) -> None:
@@ -111,10 +118,42 @@ def test_a_lost_index_is_made_anew_and_orphans_go(store: Any, tmp_path: Path) ->
     opened.close()
     folder = tmp_path / "kept"
     (folder / INDEX).unlink()
-    (folder / "b.json").unlink()
-    (folder / ".c.jpg.part").write_bytes(b"half")
+    (folder / f"{stem_of('b')}.json").unlink()
+    (folder / f".{stem_of('c')}.jpg.part").write_bytes(b"half")
     assert kept(store()) == ["a"]
-    assert {path.name for path in folder.iterdir()} == {INDEX, "a.jpg", "a.json"}
+    assert {path.name for path in folder.iterdir()} == {INDEX, f"{stem_of('a')}.jpg", f"{stem_of('a')}.json"}
+
+
+def test_what_else_is_in_the_folder_is_left_alone(store: Any, tmp_path: Path) -> None:
+    folder = tmp_path / "kept"
+    folder.mkdir()
+    for path in (folder / "holiday.jpg", folder / "notes.part", tmp_path / "secret.jpg"):
+        path.write_bytes(b"mine")
+    for name, picture in ((stem_of("a"), "../secret.jpg"), ("notes", "holiday.jpg"), (stem_of("b"), INDEX)):
+        record = example(0.0)
+        record.picture = picture
+        (folder / f"{name}.json").write_bytes(msgspec.json.encode(record))
+    opened = store(3000)
+    assert kept(opened) == []
+    for letter in "cdef":
+        assert add(opened, letter, 0.5)
+    for path in (folder / "holiday.jpg", folder / "notes.part", folder / "notes.json", tmp_path / "secret.jpg"):
+        assert path.exists()
+
+
+def test_half_an_example_is_not_left_on_a_full_disk(store: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = store()
+    write = opened._write
+
+    def full(name: str, data: bytes) -> None:
+        if name.endswith(".json"):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write(name, data)
+
+    monkeypatch.setattr(opened, "_write", full)
+    with pytest.raises(OSError, match="No space"):
+        add(opened, "a", 0.5)
+    assert [path.name for path in (tmp_path / "kept").iterdir()] == [INDEX]
 
 
 @pytest.fixture
@@ -164,13 +203,38 @@ def test_a_full_disk_is_said_once_and_counted(keeping: Any, jpeg: bytes, monkeyp
     monkeypatch.setattr(store, "_write", full)
     for key in "abc":
         ask(endpoint, jpeg, key=key)
-    while 'outcome="failed"} 3' not in keeper._metrics.text():
-        pass
+    assert until(lambda: 'outcome="failed"} 3' in keeper._metrics.text())
     assert said == ["examples are not kept for the moment: No space left on device"]
     monkeypatch.undo()
     ask(endpoint, jpeg, key="a")
-    while 'outcome="kept"} 1' not in keeper._metrics.text():
-        pass
+    assert until(lambda: 'outcome="kept"} 1' in keeper._metrics.text())
+
+
+def test_whatever_fails_the_keeper_goes_on_and_ends(keeping: Any, jpeg: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    endpoint, keeper, store, said = keeping
+    monkeypatch.setattr(store, "add", lambda *_: 1 / 0)
+    ask(endpoint, jpeg)
+    assert until(lambda: 'outcome="failed"} 1' in keeper._metrics.text())
+    assert said == ["examples are not kept for the moment: ZeroDivisionError('division by zero')"]
+    monkeypatch.undo()
+    ask(endpoint, jpeg)
+    assert until(lambda: 'outcome="kept"} 1' in keeper._metrics.text())
+
+
+def test_bytes_on_their_way_to_the_disk_are_bounded(keeping: Any, jpeg: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    endpoint, keeper, store, _ = keeping
+    monkeypatch.setattr("cloud.examples.WAITING_BYTES", 2 * len(jpeg))
+    go = threading.Event()
+    monkeypatch.setattr(store, "add", lambda *_: go.wait(10))
+    ask(endpoint, jpeg, key="at work")
+    assert until(lambda: keeper._waiting_bytes == 0)
+    for key in "abc":
+        ask(endpoint, jpeg, key=key)
+    assert keeper._waiting_bytes == 2 * len(jpeg)
+    go.set()
+    assert until(lambda: 'outcome="kept"} 3' in keeper._metrics.text())
+    assert 'outcome="dropped"} 1' in keeper._metrics.text()
+    assert keeper._waiting_bytes == 0
 
 
 def test_a_classifiers_examples_as_class_folders(bundle: Path, tmp_path: Path, jpeg: bytes, command: Any) -> None:

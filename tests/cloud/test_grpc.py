@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from cloud.app import Endpoint
+from edge.model import Model
 from edge.types import UInt8
-from tests.cloud.conftest import Process, running
+from tests.cloud.conftest import InProcess, Process, running
+from tests.cloud.test_app import FakeEngine, Held
 from tests.cloud.test_command import asked, refused
-from tests.cloud.test_network import CERTIFICATES, TOKEN, address
+from tests.cloud.test_network import CERTIFICATES, TOKEN
 from tests.cloud.test_triton import expected  # noqa: F401 -- a fixture
 
 if importlib.util.find_spec("grpc") is None or importlib.util.find_spec("tritonclient") is None:
@@ -25,6 +30,7 @@ from tritonclient.grpc import service_pb2 as theirs
 from tritonclient.utils import InferenceServerException
 
 from cloud.grpc_messages import FIELDS, MESSAGES
+from cloud.grpc_service import Methods
 
 
 @pytest.mark.parametrize("name", FIELDS)
@@ -86,6 +92,29 @@ def test_pictures_and_tensors(triton: Any, jpeg: bytes, expected: tuple[UInt8, A
     only = triton.infer("tiny", [image(jpeg, jpeg)], outputs=[client.InferRequestedOutput("scores")])
     assert only.as_numpy("scores").shape == (2, 5)
     assert only.as_numpy("logits") is None
+
+
+def test_a_call_that_is_given_up_is_no_fault_of_ours(serve: Callable[..., InProcess], model: Model, jpeg: bytes) -> None:
+    held = Held()
+    held.go.set()
+    endpoint = serve(replace(model, engine=FakeEngine(answer=held)))
+    held.go.clear()
+    tensor = MESSAGES["ModelInferRequest.InferInputTensor"](name="image", datatype="BYTES", shape=[1])
+    tensor.contents.bytes_contents.append(jpeg)
+    request = MESSAGES["ModelInferRequest"](model_name="tiny", inputs=[tensor])
+
+    async def scenario() -> None:
+        assert isinstance(endpoint.app, Endpoint)
+        call = asyncio.create_task(Methods(endpoint.app.service).by_name["ModelInfer"](request, {}))  # type: ignore[arg-type]
+        while not held.inside:
+            await asyncio.sleep(0.001)
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+        held.go.set()
+
+    asyncio.run(scenario())
+    assert 'requests_total{model="tiny",status="499"} 1' in endpoint.state.metrics.text()
 
 
 @pytest.mark.parametrize(
@@ -152,4 +181,3 @@ def test_a_taken_port_and_one_for_several(process: Process, bundle: Path) -> Non
     assert said == f"edge-cloud: cannot listen on 127.0.0.1:{taken} for gRPC; choose another --grpc-port\n"
     assert "several --workers share one port" in refused("--grpc-port", 0, "--workers", 2)[1]
     assert asked(process.address, "GET", "/v2/health/ready") == 200
-    assert address(process)

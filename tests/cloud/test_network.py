@@ -10,7 +10,7 @@ import socket
 import ssl
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ import pytest
 
 from cloud.auth import check_exposure, read_tokens
 from cloud.connections import CONNECTION_LIMIT, HEAD_BYTES
+from cloud.server import Tls, tls_context
 from edge.errors import UsageError
 from edge.oip import NamedTensor, encode_request
 from tests.cloud.conftest import Process, command, running
@@ -127,14 +128,14 @@ def test_what_loopback_is(host: str, ok: bool) -> None:
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [(None, "cannot be read: No such file"), ("", "holds no token"), ("# x\n", "holds no token"), ("short", "at least 16")],
+    [(None, "cannot be read: No such file"), ("", "holds no token"), ("# x\n", "holds no token"), ("hunter2", "at least 16")],
 )
 def test_a_token_file_that_cannot_be(tmp_path: Path, text: str | None, message: str) -> None:
     if text is not None:
         (tmp_path / "tokens").write_text(text)
     with pytest.raises(UsageError, match=message) as caught:
         read_tokens(tmp_path / "tokens")
-    assert "short\n" not in str(caught.value)
+    assert "hunter2" not in str(caught.value)
 
 
 def test_a_token_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -142,6 +143,13 @@ def test_a_token_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EDGE_CLOUD_TOKEN", TOKEN)
     assert read_tokens(None).admit(f"Bearer {TOKEN}".encode())
     assert not read_tokens(None).admit(b"Bearer wrong")
+
+
+def test_a_short_token_in_the_environment_is_not_the_files_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "tokens").write_text(TOKEN)
+    monkeypatch.setenv("EDGE_CLOUD_TOKEN", "hunter2")
+    with pytest.raises(UsageError, match=r"^EDGE_CLOUD_TOKEN: a token is at least 16"):
+        read_tokens(tmp_path / "tokens")
 
 
 def test_tls_with_certificates_on_both_sides(bundle: Path) -> None:
@@ -172,6 +180,143 @@ def test_tls_files_that_cannot_be(bundle: Path) -> None:
     assert code == 2
     assert "cannot be used: KEY_VALUES_MISMATCH" in said
     assert "needs --tls-cert" in refused("--tls-client-ca", cert)[1]
+
+
+def test_a_key_with_a_passphrase_is_refused_not_asked_about(tmp_path: Path) -> None:
+    key = tmp_path / "key.pem"
+    encrypt = ["openssl", "pkey", "-aes256", "-passout", "pass:secret", "-in", CERTIFICATES / "server.key", "-out", key]
+    try:
+        subprocess.run(encrypt, check=True, capture_output=True)
+    except FileNotFoundError:
+        pytest.skip("no openssl; apt-get install openssl")
+    with pytest.raises(UsageError, match="cannot be used: "):
+        tls_context(Tls(CERTIFICATES / "server.pem", key))
+
+
+def test_without_file_descriptors_it_goes_on(bundle: Path) -> None:
+    run = (
+        "import resource; from cloud.cli import main; import cloud.server as server; serve = server.serve; "
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64)); main()"
+    )
+    with running("--model", bundle, program=["-c", run]) as endpoint:
+        with ExitStack() as stack:
+            for _ in range(80):
+                stack.enter_context(socket.create_connection(address(endpoint), timeout=5)).sendall(b"GET /v2")
+            time.sleep(1.5)  # its figures are told each second
+            assert endpoint.popen.poll() is None
+        assert until(lambda: asked(endpoint.address, "GET", "/v2/health/live") == 200)
+
+
+def test_a_client_that_does_not_read_is_dropped(bundle: Path) -> None:
+    run = "import cloud.connections; cloud.connections.SEND_S = 0.3; from cloud.cli import main; main()"
+    with running("--model", bundle, program=["-c", run]) as endpoint:
+        with socket.socket() as sock:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            sock.settimeout(10)
+            sock.connect(address(endpoint))
+            with pytest.raises((ConnectionResetError, BrokenPipeError)):  # noqa: PT012 -- which of the two is up to the kernel
+                for _ in range(100_000):
+                    sock.sendall(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
+                    time.sleep(0.001)
+        assert asked(endpoint.address, "GET", "/v2/health/live") == 200
+
+
+BUSY = (
+    "import cloud.batching as batching; from cloud.cli import main; "
+    "batching.Batcher.expected_wait_s = property(lambda self: 2.5); main()"
+)
+
+
+@pytest.fixture(scope="module")
+def busy(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
+    """An endpoint that has more to do than it can, and wants a token."""
+    tokens = tmp_path_factory.mktemp("tokens") / "tokens"
+    tokens.write_text(TOKEN)
+    with running("--model", bundle, "--token-file", tokens, program=["-c", BUSY]) as endpoint:
+        yield endpoint
+
+
+def posted(body: bytes, *lines: str, path: str = INFER, token: str = TOKEN) -> bytes:
+    head = [f"POST {path} HTTP/1.1", "Host: x", f"Authorization: Bearer {token}", f"Content-Length: {len(body)}", *lines]
+    return "\r\n".join([*head, "", ""]).encode() + body
+
+
+def replies(sock: socket.socket, count: int) -> list[tuple[int, dict[str, str], Any]]:
+    """The next answers on a connection: status, headers, JSON."""
+    read = sock.makefile("rb")
+    seen = []
+    for _ in range(count):
+        status = int(read.readline().split()[1])
+        headers = {
+            key.lower(): value.strip()
+            for key, _, value in (line.decode().partition(":") for line in iter(read.readline, b"\r\n"))
+        }
+        seen.append((status, headers, json.loads(read.read(int(headers["content-length"])))))
+    return seen
+
+
+def test_a_refusal_goes_out_before_the_body_and_the_connection_goes_on(busy: Process) -> None:
+    with socket.create_connection(address(busy), timeout=5) as sock:
+        whole = posted(bytes(200_000))
+        for _ in range(2):
+            sock.sendall(whole[:1000])
+            ((status, headers, said),) = replies(sock, 1)
+            assert (status, headers["retry-after"], headers["content-type"]) == (429, "3", "application/json")
+            assert said == {"error": "a request would wait 2.5 s, at most 1 s are accepted; try again then"}
+            assert "connection" not in headers
+            sock.sendall(whole[1000:])
+        sock.sendall(whole * 3 + b"GET /v2/health/live HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert [status for status, _, _ in replies(sock, 4)] == [429, 429, 429, 200]
+        chunked = posted(b"").replace(b"Content-Length: 0", b"Transfer-Encoding: chunked") + b"3\r\nabc\r\n0\r\n\r\n"
+        sock.sendall(chunked * 2)
+        assert [status for status, _, _ in replies(sock, 2)] == [429, 429]
+    assert 'edge_cloud_requests_total{model="tiny",status="429"} ' in told(busy)
+
+
+@pytest.mark.parametrize(
+    ("request_", "status", "closes"),
+    [
+        (posted(b"x", token="wrong"), 401, False),
+        (posted(b"x", path="/v2/models/other/infer"), 404, False),
+        (posted(b"x", path=INFER.replace("/infer", "/versions/2/infer")), 404, False),
+        (posted(b"x", path=INFER.replace("/infer", "/versions/1/infer")), 429, False),
+        (posted(b"x", "Expect: 100-continue"), 429, True),
+        (posted(b"x", "Connection: close"), 429, True),
+        (posted(b"x").replace(b"HTTP/1.1", b"HTTP/1.0"), 429, True),
+        (posted(b"x").replace(b"POST", b"PUT"), 405, False),
+    ],
+)
+def test_what_is_not_refused_by_its_head_alone(busy: Process, request_: bytes, status: int, closes: bool) -> None:
+    with socket.create_connection(address(busy), timeout=5) as sock:
+        sock.sendall(request_)
+        ((seen, headers, said),) = replies(sock, 1)
+        assert (seen, headers.get("connection") == "close") == (status, closes)
+        assert said["error"]
+        assert (sock.recv(1) == b"") if closes else True
+
+
+def told(endpoint: Process) -> str:
+    with closing(http.client.HTTPConnection(endpoint.address, timeout=5)) as connection:
+        connection.request("GET", "/metrics", headers={"Authorization": f"Bearer {TOKEN}"})
+        return connection.getresponse().read().decode()
+
+
+def test_after_a_body_that_nobody_wanted_a_connection_may_be_silent(bundle: Path) -> None:
+    run = "import cloud.connections; cloud.connections.HEAD_S = 0.3; " + BUSY
+    with (
+        running("--model", bundle, program=["-c", run]) as endpoint,
+        socket.create_connection(address(endpoint), timeout=5) as sock,
+    ):
+        whole = posted(bytes(1000))
+        for _ in range(2):
+            sock.sendall(whole[:-500])
+            assert replies(sock, 1)[0][0] == 429
+            sock.sendall(whole[-500:])
+            time.sleep(0.6)
+        sock.sendall(whole[:-500])
+        assert replies(sock, 1)[0][0] == 429
+        sock.sendall(b"x")
+        assert sock.recv(1) == b""  # the rest of a body has a deadline
 
 
 def test_several_workers_one_of_which_dies(bundle: Path, jpeg: bytes) -> None:

@@ -107,6 +107,17 @@ def test_of_two_with_one_name_the_older_is_served(repository: Repository, tmp_pa
     assert said[-1] == f"added one, variant float32, from {newer}"
 
 
+def test_a_name_that_becomes_free_is_given_to_the_bundle_that_waits_for_it(repository: Repository, tmp_path: Path) -> None:
+    a, b = (tiny_bundle(tmp_path / "models" / f"{name}.edge", name=name) for name in "ab")
+    looks(repository)
+    tiny_bundle(a, name="b", classes=7)
+    assert looks(repository) == ["a", "b"]  # refused; what was there goes on
+    tiny_bundle(b, name="c")
+    looks(repository)
+    assert looks(repository) == ["b", "c"]
+    assert len(repository.get("b").card.labels) == 7
+
+
 def test_a_folder_that_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(EdgeError, match=r"--models .*none: cannot be read: No such file"):
         Repository(load, tmp_path / "none").watch()
