@@ -129,7 +129,7 @@ def _survive(running: Running, fault: Fault, usual_fps: tuple[float, float]) -> 
         if abs(share - fault.share) > fault.share * 0.5:
             problems.append(f"{share:.0%} of the frames of {name} while it lasted")
     stayed = [line for line in running.frames(ZERO, since) if back_s <= line.arrived_s < until_s]
-    if len(stayed) < 0.6 * usual_fps[0] * STAYS_S:
+    if len(stayed) < 0.4 * usual_fps[0] * STAYS_S:
         problems.append(f"only {len(stayed)} frames within {STAYS_S:g} s of its return")
     if not fault.takes_both and (other_fps < 0.7 * usual_fps[1] or other_gap_s > 1.5):
         problems.append("camera 1 suffered")
