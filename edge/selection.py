@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 import random
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from edge.card import Promise, Selection, SelectionUnit
-from edge.evaluate import DetectionReport, Report
 from edge.types import Bools, Float32
+
+if TYPE_CHECKING:  # a device has no use for it, and it would be loaded at each start
+    from edge.evaluate import DetectionReport, Report
 
 ALPHAS = (0.01, 0.02, 0.05, 0.1, 0.2)
 """The error rates for which a build looks for a threshold."""

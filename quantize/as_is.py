@@ -24,7 +24,7 @@ from edge.pictures import read_picture
 from edge.protocols import Engine
 from edge.selection import fit_selections
 from edge.tasks import TASKS
-from edge.tasks.classify import Classify
+from edge.tasks.classify import Classify, are_probabilities
 from edge.types import Frame, Tensor
 from quantize.data import Picture, load_split
 from quantize.described import Described
@@ -140,7 +140,7 @@ def _gives_probabilities(model: bytes, variant: Variant, tensor: Tensor) -> bool
     """Whether what it calls logits has been through a softmax."""
     with closing(open_engine(model, variant, EngineOptions())) as engine:
         values = engine.infer(tensor)["logits"]
-    return bool(values.size > 1 and (values >= 0).all() and abs(float(values.sum()) - 1) < PROBABILITY_SUM)
+    return values.size > 1 and are_probabilities(values, PROBABILITY_SUM)
 
 
 def _temperature(card: Card, variant: Variant, engine: Engine, samples: Sequence[Picture], bad: Callable[[str], None]) -> float:

@@ -34,7 +34,6 @@ from edge.service import Service
 from edge.sinks.jsonl import ReaderGoneError
 from edge.sources import open_source
 from edge.sources.camera import Wish
-from edge.sources.pictures import PictureSource
 from edge.summary import Tally
 from edge.tasks.classify import looking_twice
 from edge.tasks.detect import Detect
@@ -290,6 +289,8 @@ def _guarantee(options: RunOptions, model: Model, source: Source) -> Guarantee:
             f"--max-error {alpha:g}: the {selection.answers} answers that calibrated {name} support no such promise; "
             f"there are {there}; build it with more pictures"
         )
+    from edge.sources.pictures import PictureSource  # only now: a camera needs none of it
+
     spacing_s = 0.0 if isinstance(source, PictureSource) else 1.0  # a folder's pictures are no neighbours
     return Guarantee(fitting[-1], selection, source=source.name, spacing_s=spacing_s)
 

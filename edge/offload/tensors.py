@@ -16,8 +16,8 @@ from edge.offload.forms import Question, check_kind
 from edge.offload.served import Served, TensorSpec
 from edge.offload.uplink import Rung
 from edge.oip import InferResponse, NamedTensor
-from edge.tasks.classify import best_k, softmax
-from edge.types import Classes, Detections, Event, Float32, Frame, Result, UInt8
+from edge.tasks.classify import are_probabilities, best_k, softmax
+from edge.types import Classes, Detections, Event, Frame, Result, UInt8
 
 BEST = 5
 DTYPES = {"UINT8": "uint8", "FP32": "float32"}
@@ -76,13 +76,9 @@ class TensorForm:
             raise ValueError(f"{len(values)} scores for {len(self._labels)} labels")
         if not np.isfinite(values).all():
             raise ValueError("scores that are not finite")
-        scores = values if _are_probabilities(values) else softmax(values, 1.0)
+        scores = values if are_probabilities(values, SUM_TOLERANCE) else softmax(values, 1.0)
         best = best_k(scores, BEST)
         return Classes(best, scores[best], tuple(self._labels[i] for i in best.tolist()))
-
-
-def _are_probabilities(values: Float32) -> bool:
-    return bool((values >= 0).all()) and abs(float(values.sum(dtype=np.float64)) - 1) <= SUM_TOLERANCE
 
 
 def _pictures(served: Served) -> TensorSpec:

@@ -30,6 +30,11 @@ def best_k(scores: Float32, k: int) -> Int64:
     return candidates[np.argsort(-scores[candidates], kind="stable")][:k].astype(np.int64)
 
 
+def are_probabilities(values: Float32, within: float) -> bool:
+    """Whether values are those of a softmax: none below zero, and a sum of 1 but for `within`."""
+    return bool((values >= 0).all()) and abs(float(values.sum(dtype=np.float64)) - 1) <= within
+
+
 HALF_STEP = 1 / 512
 """Half of what an 8-bit probability can differ by: one that is told as 0 is not impossible."""
 
