@@ -142,7 +142,7 @@ def run(args: argparse.Namespace, kind: str, url: str | None, work: Path) -> Run
         found["offloaded"],
         found["revised"],
         found["late"],
-        found["offload_failed"],
+        found["offload_given_up"] + found["offload_failed"],
         found["offload_declined"],
     )
 

@@ -43,9 +43,10 @@ def read_tokens(file: Path | None) -> Tokens:
     if file is not None:
         where = f"--token-file {file}"
         try:
-            lines = [line.strip() for line in file.read_text().splitlines()]
+            lines = [line.strip() for line in file.read_text("utf-8").splitlines()]
         except (OSError, UnicodeDecodeError) as error:
-            raise UsageError(f"{where}: cannot be read: {getattr(error, 'strerror', None) or 'not text'}") from None
+            why = getattr(error, "strerror", None) or "not UTF-8 text"
+            raise UsageError(f"{where}: cannot be read: {why}; give a text file with one token a line") from None
         found = [line for line in lines if line and not line.startswith("#")]
         if not found:
             raise UsageError(f"{where}: holds no token; write one a line, as `openssl rand -hex 32` makes them")

@@ -28,34 +28,47 @@ class Work:
     """
 
     def __init__(self, pictures: Sequence[Callable[[], Tensor]], done: Callable[[list[Answer] | Exception], None]) -> None:
-        self.pictures = pictures
-        self.cancelled = False
-        self._done = done
+        self._pictures, self._count = pictures, len(pictures)
+        self._done: Callable[[list[Answer] | Exception], None] | None = done
         self._answers: dict[int, Answer] = {}
-        self._over = False
         self._lock = threading.Lock()
+        self.queued = 0
+        """Of its pictures, those that wait for a lane and count as such; the batcher's, under its lock."""
+        self.released: Callable[[Work], None] = lambda work: None
+        """Called when what is left of it need not be inferred any more."""
 
-    @property
-    def wanted(self) -> bool:
-        """Whether anybody still waits for it."""
-        return not (self.cancelled or self._over)
+    def __len__(self) -> int:
+        return self._count
+
+    def picture(self, index: int) -> Callable[[], Tensor] | None:
+        """What prepares a picture; None once nobody waits for it."""
+        with self._lock:
+            return self._pictures[index] if self._done is not None else None
 
     def answer(self, index: int, answer: Answer) -> None:
         """The answer to one picture."""
         with self._lock:
             self._answers[index] = answer
-            complete = len(self._answers) == len(self.pictures) and not self._over
-            self._over |= complete
+            complete = len(self._answers) == self._count
         if complete:
-            self._done([self._answers[index] for index in range(len(self.pictures))])
+            self._end([self._answers[index] for index in range(self._count)])
 
     def fail(self, error: Exception) -> None:
         """The request fails; what is left of it is skipped."""
+        self._end(error)
+
+    def cancel(self) -> None:
+        """Nobody waits for it any more: what is left of it is let go of and skipped."""
+        self._end(None)
+
+    def _end(self, result: list[Answer] | Exception | None) -> None:
         with self._lock:
-            first = not self._over
-            self._over = True
-        if first:
-            self._done(error)
+            done, self._done, self._pictures = self._done, None, ()
+        if done is None:
+            return
+        self.released(self)
+        if result is not None:
+            done(result)
 
 
 class _Picture:
@@ -85,7 +98,7 @@ class Batcher:
 
     @property
     def waiting(self) -> int:
-        """Pictures that no lane has finished yet."""
+        """Pictures that somebody waits for and no lane has finished yet."""
         return self._waiting
 
     @property
@@ -99,8 +112,9 @@ class Batcher:
         with self._lock:
             if self._retired:
                 raise RetiredError(f"{self._name}: another version has taken its place")
-            self._waiting += len(work.pictures)
-            for index in range(len(work.pictures)):
+            work.queued, work.released = len(work), self._release
+            self._waiting += len(work)
+            for index in range(len(work)):
                 self._queue.put(_Picture(work, index, arrived_s))
 
     def retire(self) -> None:
@@ -118,16 +132,32 @@ class Batcher:
         for thread in self._threads:
             thread.join(max(0.0, deadline_s - time.monotonic()))
 
+    def _release(self, work: Work) -> None:
+        """Count those of its pictures no longer that would still wait for a lane."""
+        with self._lock:
+            self._waiting -= work.queued
+            work.queued = 0
+
+    def _taken(self, pictures: Sequence[_Picture]) -> int:
+        """How many of the pictures that a lane takes are counted as waiting; from now on it is the lane that counts them."""
+        count = 0
+        with self._lock:
+            for picture in pictures:
+                if picture.work.queued:
+                    picture.work.queued -= 1
+                    count += 1
+        return count
+
     def _run(self) -> None:
         while pictures := self._collect():
-            begun_s = time.monotonic()
+            begun_s, count = time.monotonic(), self._taken(pictures)
             try:
-                self._serve([picture for picture in pictures if picture.work.wanted], begun_s)
+                self._serve(pictures, begun_s)
             except Exception as error:
                 for picture in pictures:
                     picture.work.fail(error)
             with self._lock:
-                self._waiting -= len(pictures)
+                self._waiting -= count
         with self._lock:
             self.lanes -= 1
             last = not self.lanes
@@ -154,9 +184,12 @@ class Batcher:
     def _serve(self, pictures: list[_Picture], begun_s: float) -> None:
         ready: list[tuple[_Picture, Tensor]] = []
         for picture in pictures:
+            prepare = picture.work.picture(picture.index)
+            if prepare is None:
+                continue
             self._metrics.observe("edge_cloud_queue_seconds", begun_s - picture.arrived_s, model=self._name)
             try:
-                ready.append((picture, picture.work.pictures[picture.index]()))
+                ready.append((picture, prepare()))
             except EdgeError as error:
                 picture.work.fail(error)
         if not ready:

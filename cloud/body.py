@@ -70,7 +70,7 @@ def declared_bytes(headers: Mapping[str, str]) -> int:
 
 
 async def _receive(receive: Receive, until_s: float) -> tuple[bytes, bool]:
-    with _timeout(min(STALL_S, READ_S, until_s - asyncio.get_running_loop().time())):
+    with within(min(STALL_S, READ_S, until_s - asyncio.get_running_loop().time())):
         message = await receive()
     if message["type"] == "http.disconnect":
         raise LeftError
@@ -78,7 +78,7 @@ async def _receive(receive: Receive, until_s: float) -> tuple[bytes, bool]:
 
 
 @contextmanager
-def _timeout(seconds: float) -> Iterator[None]:
+def within(seconds: float) -> Iterator[None]:
     """Raises RefusedError 408 within what takes longer; asyncio.timeout came with 3.11, wait_for costs a task."""
     task = asyncio.current_task()
     assert task is not None

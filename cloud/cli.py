@@ -16,6 +16,7 @@ from edge.commands import SETTINGS, OneLineCommand, speaker, version_option
 from edge.errors import EdgeError, UsageError
 
 NAME = "edge-cloud"
+KEEP_MB = 1024
 say = speaker(NAME)
 
 
@@ -74,7 +75,7 @@ say = speaker(NAME)
     help="Time to finish accepted requests at the end.",
 )
 @click.option("--keep", metavar="DIR", type=Path, help="Keep the pictures asked about, with both opinions, as a dataset.")
-@click.option("--keep-mb", type=click.IntRange(1), default=1024, show_default=True, help="At most so much of them, in MiB.")
+@click.option("--keep-mb", type=click.IntRange(1), help="At most so much of them, in MiB.  [default: 1024]")
 @version_option
 def main(
     bundles: tuple[Path, ...],
@@ -89,7 +90,7 @@ def main(
     tls_key: Path | None,
     tls_client_ca: Path | None,
     insecure: bool,
-    keep_mb: int,
+    keep_mb: int | None,
     max_request_mb: int,
     batch_wait_ms: float,
     **rest: object,
@@ -106,11 +107,13 @@ def main(
     from cloud.server import Tls, resolve, tls_context
     from cloud.workers import run
 
-    if grpc_port is not None and (find_spec("grpc") is None or find_spec("google.protobuf") is None):
-        raise EdgeError("grpcio is not installed; pip install 'edge-run[grpc]'")
+    if grpc_port is not None and not _is_installed("grpc", "google", "google.protobuf"):
+        raise EdgeError("gRPC is not installed; pip install 'edge-run[cloud,grpc]'")
     if grpc_port == 0 and workers > 1:
         raise UsageError("--grpc-port 0: several --workers share one port; name it")
     _check(name, bundles, models, tls_cert, tls_key, tls_client_ca)
+    if keep_mb is not None and rest["keep"] is None:
+        raise UsageError("--keep-mb limits what --keep DIR keeps; give that, too, or leave it out")
     tokens = read_tokens(token_file)
     tls = None if tls_cert is None or tls_key is None else Tls(tls_cert, tls_key, tls_client_ca)
     if tls is not None:
@@ -122,7 +125,7 @@ def main(
         name=name,
         request_bytes=max_request_mb << 20,
         batch_wait_s=batch_wait_ms / 1000,
-        keep_bytes=keep_mb << 20,
+        keep_bytes=(keep_mb or KEEP_MB) << 20,
         lanes=max(1, len(os.sched_getaffinity(0)) // int(str(rest["threads"])) // workers),
         tls=tls,
         grpc_port=grpc_port,
@@ -142,6 +145,11 @@ def _check(
         raise UsageError("--tls-cert and --tls-key go together; give both")
     if ca is not None and cert is None:
         raise UsageError("--tls-client-ca needs --tls-cert and --tls-key")
+
+
+def _is_installed(*packages: str) -> bool:
+    """Whether all are; each stands behind the one that it is in."""
+    return all(find_spec(package) is not None for package in packages)
 
 
 if __name__ == "__main__":

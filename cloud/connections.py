@@ -7,6 +7,7 @@ is written while the head is parsed, without a task, and the body is thrown away
 from __future__ import annotations
 
 import asyncio
+import time
 from importlib.util import find_spec
 from typing import Any
 
@@ -22,32 +23,29 @@ GONE = "gone"
 
 
 class Guard:
-    """Mixed into uvicorn's protocols: a deadline for headers, and a place for newcomers when all are taken.
-
-    When `CONNECTION_LIMIT` is reached, the connection that has said nothing for longest is dropped, of those without a
-    request under way; when all have one, the newcomer is.
-    """
+    """Mixed into uvicorn's protocols: a deadline for headers, and a place for newcomers when all are taken."""
 
     transport: Any
     cycle: Any
     loop: asyncio.AbstractEventLoop
     connections: set[Any]
+    heard_s = 0.0
+    handshake: object = None
+    """What has had its place until now, where there was a TLS handshake."""
     _timer: asyncio.TimerHandle | None = None
     _unread: asyncio.TimerHandle | None = None
-    _heard_s = 0.0
 
     def connection_made(self, transport: Any) -> None:
         """A newcomer."""
         super().connection_made(transport)  # type: ignore[misc]
-        self._heard_s = self.loop.time()
+        self.heard_s = time.monotonic()  # finer than the time of uvloop
         self._expect_headers()
-        if len(self.connections) > CONNECTION_LIMIT:
-            idle = [connection for connection in self.connections if not connection.is_asked]
-            min(idle, key=lambda connection: connection._heard_s).drop()
+        self.connections.discard(self.handshake)
+        make_room(self.connections)
 
     def data_received(self, data: bytes) -> None:
         """Bytes of a request, or of several."""
-        self._heard_s = self.loop.time()
+        self.heard_s = time.monotonic()
         super().data_received(data)  # type: ignore[misc]
         if self.is_asked or self.is_between:
             self._relax()
@@ -100,6 +98,16 @@ class Guard:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+
+def make_room(connections: set[Any]) -> None:
+    """Drop one when there are more than `CONNECTION_LIMIT`: of those without a request under way, the one that has said
+    nothing for longest; when all others have one, that is the newcomer.
+    """
+    if len(connections) > CONNECTION_LIMIT:
+        longest = min((one for one in connections if not one.is_asked), key=lambda one: one.heard_s)
+        connections.discard(longest)  # at once: of several newcomers in a row, each makes room
+        longest.drop()
 
 
 def protocol_class() -> type[asyncio.Protocol]:

@@ -1,8 +1,8 @@
 """Hard examples: what the endpoint was asked, with both opinions, kept in a folder within a quota.
 
-A kept picture is two files, the picture as it came and `KEY.json` (`Example`), under the SHA-256 of its key. `index.sqlite`
-holds what is needed to find doubles and the least valuable; it is made anew of the JSON files where it is lost. Several
-processes may keep into one folder.
+A kept picture is two files, the picture as it came and `KEY.json` (edge.kept.Example), under the SHA-256 of its key.
+`index.sqlite` holds what is needed to find doubles and the least valuable; it is made anew of the JSON files where it is
+lost, or of another version. Several processes may keep into one folder; edge.kept reads it.
 """
 
 from __future__ import annotations
@@ -20,48 +20,25 @@ from queue import Full, Queue
 from typing import Any
 
 import msgspec
-import numpy as np
 
 from cloud.metrics import Metrics
+from cloud.opinions import disagreement, opinion, record_of
 from cloud.served import Asked, Served
 from edge.card import Card
-from edge.errors import EdgeError
-from edge.events import ClassRecord, ObjectRecord, ResultRecord
+from edge.errors import UsageError
+from edge.kept import INDEX, Example
 from edge.pictures import PNG_SIGNATURE
-from edge.types import Box, Classes, Detections, Result
+from edge.types import Classes, Detections, Result
 
-INDEX = "index.sqlite"
+INDEX_VERSION = 2
 STEM_LETTERS = 32
 OURS = re.compile(rf"\.?[0-9a-f]{{{STEM_LETTERS}}}\.(jpg|png|json)(\.part)?")
 """The names of what is kept; what else a folder holds is left alone."""
 WAITING = 64
 WAITING_BYTES = 64 << 20
 """Pictures on their way to the disk, and their bytes; more are not kept."""
-PARAMETERS = ("local", "source", "captured_at", "key")
+PARAMETERS = ("local", "source", "captured_at", "key", "redacted")
 OPINION_LETTERS = 64 << 10
-IOU = 0.5
-"""Objects of one label that overlap as much are one object."""
-
-
-class Example(msgspec.Struct):
-    """One kept picture's JSON: the model's answer, the device's opinion where it told it, and how far they differ.
-
-    `label_ids` are the card's ids of the answer's classes or objects, in their order. `disagreement` and `confidence` are
-    in [0, 1]; what is not known is None.
-    """
-
-    picture: str
-    model: str
-    variant: str
-    task: str
-    answer: ResultRecord
-    label_ids: list[str]
-    local: ResultRecord | None
-    disagreement: float
-    confidence: float
-    source: str | None = None
-    captured_at: str | None = None
-    key: str | None = None
 
 
 class Store:
@@ -72,13 +49,13 @@ class Store:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             self._database = sqlite3.connect(folder / INDEX, timeout=10, isolation_level=None, check_same_thread=False)
-            self._database.execute(
-                "CREATE TABLE IF NOT EXISTS kept "
-                "(stem TEXT PRIMARY KEY, picture TEXT, bytes INT, disagreement REAL, doubt REAL)"
-            )
+            self._prepare()
             self._reconcile()
-        except (OSError, sqlite3.Error) as error:
-            raise EdgeError(f"--keep {folder}: cannot be used: {error}; give another folder") from None
+        except OSError as error:
+            why = "is no folder" if isinstance(error, FileExistsError) else f"cannot be used: {error.strerror}"
+            raise UsageError(f"--keep {folder}: {why}; give a folder that can be written to") from None
+        except sqlite3.Error as error:
+            raise UsageError(f"--keep {folder / INDEX}: cannot be used: {error}; remove it, or give another folder") from None
 
     def close(self) -> None:
         """Let go of the index."""
@@ -87,7 +64,8 @@ class Store:
     def add(self, stem: str, suffix: str, picture: bytes, example: Example) -> bool:
         """Keep a picture unless its stem is there already; the least valuable go when the quota is exceeded.
 
-        Value is disagreement, then low confidence. Raises OSError and sqlite3.Error when it cannot be written.
+        A picture in which nothing was greyed out is worth more than one in which something was; among those of a kind,
+        disagreement counts, then low confidence. Raises OSError and sqlite3.Error when it cannot be written.
         """
         raw = msgspec.json.format(msgspec.json.encode(example), indent=1) + b"\n"
         size = len(picture) + len(raw)
@@ -106,13 +84,6 @@ class Store:
             self._evict()
         return True
 
-    def examples(self) -> Iterator[tuple[Path, Example]]:
-        """Each picture's file and record, the most valuable first."""
-        rows = self._database.execute("SELECT stem, picture FROM kept ORDER BY disagreement DESC, doubt DESC, stem").fetchall()
-        for stem, picture in rows:
-            with suppress(OSError, msgspec.MsgspecError):  # one that another process has just let go
-                yield self._folder / picture, msgspec.json.decode((self._folder / f"{stem}.json").read_bytes(), type=Example)
-
     @contextmanager
     def _transaction(self) -> Iterator[None]:
         self._database.execute("BEGIN IMMEDIATE")
@@ -123,17 +94,27 @@ class Store:
             raise
         self._database.execute("COMMIT")
 
+    def _prepare(self) -> None:
+        """The table, without what another version wrote, whose columns are others."""
+        with self._transaction():
+            if self._database.execute("PRAGMA user_version").fetchone() != (INDEX_VERSION,):
+                self._database.execute("DROP TABLE IF EXISTS kept")
+                self._database.execute(
+                    "CREATE TABLE kept "
+                    "(stem TEXT PRIMARY KEY, picture TEXT, bytes INT, redacted INT, disagreement REAL, doubt REAL)"
+                )
+                self._database.execute(f"PRAGMA user_version = {INDEX_VERSION}")
+
     def _insert(self, stem: str, picture: str, size: int, example: Example) -> None:
-        row = (stem, picture, size, example.disagreement, 1.0 - example.confidence)
-        self._database.execute("INSERT OR REPLACE INTO kept VALUES (?, ?, ?, ?, ?)", row)
+        row = (stem, picture, size, bool(example.redacted), example.disagreement, 1.0 - example.confidence)
+        self._database.execute("INSERT OR REPLACE INTO kept VALUES (?, ?, ?, ?, ?, ?)", row)
 
     def _evict(self) -> None:
         (total,) = self._database.execute("SELECT COALESCE(SUM(bytes), 0) FROM kept").fetchone()
-        for stem, picture, size in (
-            self._database.execute("SELECT stem, picture, bytes FROM kept ORDER BY disagreement, doubt, stem").fetchall()
-            if total > self._limit
-            else ()
-        ):
+        if total <= self._limit:
+            return
+        query = "SELECT stem, picture, bytes FROM kept ORDER BY redacted DESC, disagreement, doubt, stem"
+        for stem, picture, size in self._database.execute(query).fetchall():
             if total <= self._limit:
                 return
             self._database.execute("DELETE FROM kept WHERE stem = ?", (stem,))
@@ -251,46 +232,8 @@ class Keeper:
         return self._store.add(stem, suffix, offered.raw, _example(offered, stem + suffix))
 
 
-def disagreement(ours: ResultRecord, theirs: ResultRecord) -> float:
-    """How far two opinions differ, in [0, 1].
-
-    Of classes it is the total variation distance of their probabilities, what neither names being one more class; of
-    objects 1 - 2m / (a + b), where m of a and b objects have a partner of the same label with an IoU of 0.5.
-    """
-    if isinstance(ours.classes, list) and isinstance(theirs.classes, list):
-        p, q = ({one.label: one.score for one in record} for record in (ours.classes, theirs.classes))
-        named = [abs(p.get(label, 0.0) - q.get(label, 0.0)) for label in p.keys() | q.keys()]
-        rest = abs(sum(p.values()) - sum(q.values()))
-        return min(1.0, (sum(named) + rest) / 2)
-    if isinstance(ours.objects, list) and isinstance(theirs.objects, list):
-        total = len(ours.objects) + len(theirs.objects)
-        return 1.0 - 2 * _matches(ours.objects, theirs.objects) / total if total else 0.0
-    return 1.0
-
-
-def _matches(ours: Sequence[ObjectRecord], theirs: Sequence[ObjectRecord]) -> int:
-    free = list(theirs)
-    count = 0
-    for one in ours:
-        partner = max(
-            (other for other in free if other.label == one.label), key=lambda o: _iou(o.box_xyxy, one.box_xyxy), default=None
-        )
-        if partner is not None and _iou(partner.box_xyxy, one.box_xyxy) >= IOU:
-            free.remove(partner)
-            count += 1
-    return count
-
-
-def _iou(a: Box, b: Box) -> float:
-    width = min(a[2], b[2]) - max(a[0], b[0])
-    height = min(a[3], b[3]) - max(a[1], b[1])
-    common = max(0.0, width) * max(0.0, height)
-    union = (a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - common
-    return common / union if union > 0 else 0.0
-
-
 def _example(offered: _Offered, picture: str) -> Example:
-    answer, local = record_of(offered.result), _opinion(offered.said.get("local"))
+    answer, local = record_of(offered.result), opinion(offered.said.get("local"))
     return Example(
         picture=picture,
         model=offered.served.name,
@@ -304,33 +247,13 @@ def _example(offered: _Offered, picture: str) -> Example:
         source=_text(offered.said.get("source")),
         captured_at=_text(offered.said.get("captured_at")),
         key=_text(offered.said.get("key")),
+        redacted=[name for name in map(str.strip, (offered.said.get("redacted") or "").split(",")) if name],
     )
-
-
-def record_of(result: Result) -> ResultRecord:
-    """A result as events have it."""
-    if isinstance(result, Classes):
-        pairs = zip(result.labels, result.scores.tolist(), strict=True)
-        return ResultRecord(classes=[ClassRecord(label, round(score, 6)) for label, score in pairs])
-    assert isinstance(result, Detections)
-    boxes = np.round(result.boxes_xyxy.astype(np.float64), 2).tolist()
-    rows = zip(result.labels, result.scores.tolist(), boxes, strict=True)
-    return ResultRecord(objects=[ObjectRecord(label, round(score, 6), tuple(box), None) for label, score, box in rows])
 
 
 def _label_ids(card: Card, result: Result) -> list[str]:
     assert isinstance(result, Classes | Detections)
     return [card.labels[index].id for index in result.class_ids.tolist()]
-
-
-def _opinion(text: object) -> ResultRecord | None:
-    """The device's result record; None for what is none."""
-    if not isinstance(text, str):
-        return None
-    try:
-        return msgspec.json.decode(text, type=ResultRecord)
-    except (msgspec.MsgspecError, ValueError, RecursionError):
-        return None
 
 
 def _short(opinion: object) -> str | None:

@@ -9,25 +9,36 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import grpc
-import numpy as np
+from google.protobuf.message import DecodeError
 
 from cloud.admission import check_wait
-from cloud.grpc_messages import CHOICE, MESSAGES, METHODS, SERVICE
+from cloud.body import READ_S, within
+from cloud.connections import CONNECTION_LIMIT, HEAD_S
+from cloud.errors import RefusedError
 from cloud.served import Served
 from cloud.service import INLINE_BYTES, LEFT, Service
 from edge import __version__
 from edge.errors import EdgeError
-from edge.oip import InferRequest, NamedTensor, ProtocolError, RequestedOutput, from_raw, to_raw
+from edge.grpc_messages import MESSAGES, METHODS, SERVICE
+from edge.oip import to_raw
+from edge.oip_grpc import decode_request
 
 if TYPE_CHECKING:
     from cloud.server import Tls
 
 CALLS = 64
 """At once; more are RESOURCE_EXHAUSTED. Each holds a message of the largest size at most before it can be refused."""
+CONNECTIONS = {
+    "max_allowed_incoming_connections": CONNECTION_LIMIT,
+    "server_handshake_timeout_ms": round(1000 * HEAD_S),
+    "max_connection_idle_ms": 30_000,
+}
+"""gRPC's own bounds. It cannot drop an idle connection to make room, so none is idle for long: clients connect anew unasked."""
 CODES = {
     400: grpc.StatusCode.INVALID_ARGUMENT,
     401: grpc.StatusCode.UNAUTHENTICATED,
     404: grpc.StatusCode.NOT_FOUND,
+    408: grpc.StatusCode.DEADLINE_EXCEEDED,
     429: grpc.StatusCode.RESOURCE_EXHAUSTED,
 }
 """The status that REST gives → gRPC's; every other is INTERNAL."""
@@ -44,8 +55,10 @@ class GrpcServer:
     async def start(self) -> None:
         """Listen."""
         limit = self._service.state.limits.request_bytes
-        options = [("grpc.max_receive_message_length", limit), ("grpc.so_reuseport", int(self._shared))]
-        self._server = grpc.aio.server(options=options, maximum_concurrent_rpcs=CALLS)
+        options = {"max_receive_message_length": limit, "so_reuseport": int(self._shared)} | CONNECTIONS
+        self._server = grpc.aio.server(
+            options=[(f"grpc.{name}", value) for name, value in options.items()], maximum_concurrent_rpcs=CALLS
+        )
         methods = Methods(self._service)
         handlers = {name: _handler(name, methods.by_name[name], self._service) for name in METHODS}
         self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
@@ -122,9 +135,9 @@ class Methods:
             check_wait(served.batcher, self._state.limits.wait_s)
             share.take(size)
             if size <= INLINE_BYTES:
-                asked = served.check(_decoded(request))
+                asked = served.check(decode_request(request))
             else:
-                asked = await self._service.parsed(lambda: served.check(_decoded(request)))
+                asked = await self._service.parsed(lambda: served.check(decode_request(request)))
             answered = await self._service.answered(served, asked, headers.get("idempotency-key", ""))
         outputs = [{"name": one.name, "datatype": one.datatype, "shape": one.shape} for one in answered.outputs]
         return {
@@ -143,12 +156,20 @@ class Methods:
 def _handler(name: str, method: Callable[[Any, Mapping[str, str]], Awaitable[dict[str, Any]]], service: Service) -> Any:
     request_class, response_class = MESSAGES[f"{name}Request"], MESSAGES[f"{name}Response"]
 
-    async def call(request: Any, context: Any) -> Any:
+    def parsed(raw: Any) -> Any:
+        try:
+            return request_class.FromString(raw)
+        except (DecodeError, TypeError):  # TypeError: the call ended without a message
+            raise RefusedError(400, f"{name}: the call brought no message of its type; send the protocol's") from None
+
+    async def call(requests: Any, context: Any) -> Any:
         headers = {key: value for key, value in context.invocation_metadata() if isinstance(value, str)}
         try:
             if name not in ("ServerLive", "ServerReady"):
                 service.authorize(headers)
-            return response_class(**await method(request, headers))
+            with within(READ_S):
+                raw = await context.read()
+            return response_class(**await method(parsed(raw), headers))
         except asyncio.CancelledError:
             raise
         except Exception as error:
@@ -156,42 +177,8 @@ def _handler(name: str, method: Callable[[Any, Mapping[str, str]], Awaitable[dic
             context.set_trailing_metadata(tuple((key.lower(), value) for key, value in refusal.headers.items()))
             await context.abort(CODES.get(refusal.status, grpc.StatusCode.INTERNAL), str(refusal))
 
-    return grpc.unary_unary_rpc_method_handler(
-        call, request_deserializer=request_class.FromString, response_serializer=response_class.SerializeToString
-    )
-
-
-def _decoded(request: Any) -> InferRequest:
-    """The request as REST would have it. Raises ProtocolError."""
-    raw = list(request.raw_input_contents)
-    if raw and len(raw) != len(request.inputs):
-        raise ProtocolError(f"{len(raw)} raw_input_contents for {len(request.inputs)} inputs")
-    inputs = {}
-    for index, given in enumerate(request.inputs):
-        if given.name in inputs:
-            raise ProtocolError(f"input {given.name[:80]!a} stands twice")
-        parameters = _parameters(given.parameters)
-        inputs[given.name] = (
-            from_raw(given.name, given.datatype, given.shape, raw[index], parameters) if raw else _typed(given, parameters)
-        )
-    outputs = tuple(RequestedOutput(one.name, True, _parameters(one.parameters)) for one in request.outputs)
-    return InferRequest(request.id, inputs, outputs, True, _parameters(request.parameters))
-
-
-def _typed(given: Any, parameters: Mapping[str, Any]) -> NamedTensor:
-    """A tensor of the two datatypes that models take, from its typed contents."""
-    shape = tuple(given.shape)
-    if given.datatype == "BYTES":
-        return NamedTensor(given.name, "BYTES", shape, list(given.contents.bytes_contents), parameters)
-    values = np.array(given.contents.uint_contents, np.uint32)
-    if given.datatype != "UINT8" or values.max(initial=0) > 255:
-        raise ProtocolError(f"input {given.name[:80]!a}: send BYTES or UINT8, in raw_input_contents or their own contents")
-    return from_raw(given.name, "UINT8", shape, values.astype(np.uint8).tobytes(), parameters)
-
-
-def _parameters(given: Mapping[str, Any]) -> dict[str, Any]:
-    chosen = {key: (value, value.WhichOneof(CHOICE)) for key, value in given.items()}
-    return {key: getattr(value, choice) for key, (value, choice) in chosen.items() if choice is not None}
+    # a stream of one request is the same on the wire, and is read here, where there is a deadline for it
+    return grpc.stream_unary_rpc_method_handler(call, response_serializer=response_class.SerializeToString)
 
 
 def _credentials(tls: Tls) -> Any:

@@ -1,81 +1,138 @@
-"""`python -m cloud.kept DIR --out FOLDER`: kept examples as a dataset that edge.datasets and edge.boxes_data read."""
+"""`python -m cloud.kept`: what the endpoint kept, laid out as a dataset of files, or as a table for a person to review."""
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Sequence
+import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any, NoReturn
 
 import click
 
-from cloud.examples import INDEX, Example, Store
+from cloud.review import write_review
 from edge.commands import SETTINGS, OneLineCommand, speaker
 from edge.errors import DataError, UsageError
+from edge.kept import Kept, kept_pictures
 from edge.pictures import decode_picture, upright_size
+from edge.review import REVIEW
 
 NAME = "cloud.kept"
 say = speaker(NAME)
+model_option = click.option("--model", metavar="NAME", help="Those asked of this model.  [default: the only one]")
 
 
-@click.command(NAME, cls=OneLineCommand, context_settings=SETTINGS)
+class _WithReview(OneLineCommand):
+    """The command, or its other one where the first word is `review`; a folder of that name is `./review`."""
+
+    def main(self, *args: Any, **kwargs: Any) -> NoReturn:
+        words = list(args[0]) if args else sys.argv[1:]
+        if words[:1] == ["review"]:
+            review.main(words[1:], **kwargs)
+        super().main(words, **kwargs)
+
+
+@click.command(NAME, cls=_WithReview, context_settings=SETTINGS)
 @click.argument("folder", metavar="DIR", type=Path)
 @click.option("--out", metavar="FOLDER", type=Path, required=True, help="Where to; must not be there yet, or be empty.")
 @click.option("--limit", type=click.IntRange(1), help="At most so many pictures, those the opinions differ most on.")
-@click.option("--model", metavar="NAME", help="Those asked of this model.  [default: the only one]")
-def main(folder: Path, out: Path, limit: int | None, model: str | None) -> None:
-    """Lay out what `edge-cloud --keep DIR` kept for training: the endpoint's answer is the label.
+@click.option("--with-redacted", is_flag=True, help="Also a detector's pictures in which the device greyed out objects.")
+@model_option
+def main(folder: Path, out: Path, limit: int | None, with_redacted: bool, model: str | None) -> None:
+    """Lay out what `edge-cloud --keep DIR` kept as files, with the endpoint's answers or what DIR/review.csv says as labels.
 
-    Of a classifier, class folders named by label id; of a detector, YOLO's images/, labels/ and classes.txt.
+    Of a classifier, class folders named by label id; of a detector, YOLO's images/, labels/ and classes.txt. Training,
+    quantizing and evaluating read DIR itself; this is for other programs, for a part of it, or where several models answered.
+
+    `python -m cloud.kept review --help` tells of the table for a person.
     """
-    if not (folder / INDEX).is_file():
-        raise DataError(f"{folder}: nothing was kept there; give the folder of edge-cloud --keep")
-    store = Store(folder, 1 << 62)
-    try:
-        count = export(store.examples(), out, limit=limit, model=model)
-    finally:
-        store.close()
+    count = export(folder, out, limit=limit, model=model, with_redacted=with_redacted, bad=say)
     say(f"{count} pictures in {out}")
 
 
-def export(examples: Iterable[tuple[Path, Example]], out: Path, *, limit: int | None = None, model: str | None = None) -> int:
-    """Write the first `limit` examples of a model to `out`; how many there were. Raises UsageError and DataError."""
-    if out.exists() and any(out.iterdir()):
-        raise UsageError(f"--out {out}: is not empty; give a new folder")
-    chosen = [(path, example) for path, example in examples if model in (None, example.model)]
-    models = sorted({example.model for _, example in chosen})
-    if len(models) != 1:
-        known = f"examples of {', '.join(models)}; choose one by --model" if models else "no examples of such a model"
-        raise DataError(f"there are {known}")
-    usable = [(path, example) for path, example in chosen if example.label_ids or example.task == "detect"][:limit]
-    (_class_folders if usable and usable[0][1].task == "classify" else _yolo)(usable, out)
-    return len(usable)
+@click.command(f"{NAME} review", cls=OneLineCommand, context_settings=SETTINGS)
+@click.argument("folder", metavar="DIR", type=Path)
+@click.option("--out", metavar="FILE", type=Path, help=f"Where to; must not be there yet.  [default: {REVIEW} in DIR]")
+@model_option
+def review(folder: Path, out: Path | None, model: str | None) -> None:
+    """Write a table of what `edge-cloud --keep DIR` kept, for a person with a spreadsheet: CSV, most disagreement first.
+
+    A row is a picture; of a detector, a picture's row is followed by one of each object, numbered in the column object. Write
+    accept, drop or correct into the column decision, and with correct the right label, its name or id, into the column label;
+    a row without a decision is accepted. Training, quantizing, evaluating and `python -m cloud.kept` go by DIR/review.csv.
+    What that says already is taken over.
+    """
+    out = out or folder / REVIEW
+    count = write_review(folder, out, model, say)
+    then = "" if out.resolve() == (folder / REVIEW).resolve() else f", save it as {folder / REVIEW}"
+    say(f"{count} pictures in {out}; fill in its column decision{then}")
 
 
-def _class_folders(examples: Sequence[tuple[Path, Example]], out: Path) -> None:
-    for path, example in examples:
-        label = example.label_ids[0]
-        if "/" in label or label.startswith("."):
-            raise DataError(f"{example.picture}: the label id {label!r} cannot name a folder; give the model other ids")
-        (out / label).mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(path, out / label / path.name)
+def export(
+    folder: Path,
+    out: Path,
+    *,
+    limit: int | None = None,
+    model: str | None = None,
+    with_redacted: bool = False,
+    bad: Callable[[str], None] = say,
+) -> int:
+    """Write the first `limit` pictures of a model to `out`; how many there were. Raises UsageError and DataError."""
+    try:
+        if out.exists() and any(out.iterdir()):
+            raise UsageError(f"--out {out}: is not empty; give a new folder")
+    except OSError as error:
+        raise UsageError(f"--out {out}: cannot be used: {error.strerror}; give a new folder") from None
+    found = kept_pictures(folder, model=model, with_redacted=with_redacted, say=bad)[:limit]
+    ids = sorted({label.id for one in found for label in one.labels})
+    if not ids:
+        raise DataError(f"{folder}: none of its {len(found)} pictures shows an object; collect others, or raise --limit")
+    is_classifier = found[0].example.task == "classify"
+    wrong = next((name for name in ids if not name.isprintable() or (is_classifier and not _names_folder(name))), None)
+    if wrong is not None:
+        raise DataError(f"{folder}: the label id {wrong!r} cannot name a class in files; give the model other ids")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"--out {out}: cannot be made: {error.strerror}; give another folder") from None
+    return _class_folders(found, out) if is_classifier else _yolo(found, ids, out)
 
 
-def _yolo(examples: Sequence[tuple[Path, Example]], out: Path) -> None:
+def _class_folders(kept: Sequence[Kept], out: Path) -> int:
+    for one in kept:
+        (out / one.labels[0].id).mkdir(exist_ok=True)
+    return sum(_copied(one.path, out / one.labels[0].id) for one in kept)
+
+
+def _names_folder(label_id: str) -> bool:
+    return "/" not in label_id and not label_id.startswith(".")
+
+
+def _yolo(kept: Sequence[Kept], ids: Sequence[str], out: Path) -> int:
     """Boxes in parts of the picture as it is shown, centre, width and height."""
-    ids = sorted({label for _, example in examples for label in example.label_ids})
     for part in ("images", "labels"):
-        (out / part).mkdir(parents=True, exist_ok=True)
-    (out / "classes.txt").write_text("".join(f"{label}\n" for label in ids))
-    for path, example in examples:
-        width, height = _shown_size(path)
+        (out / part).mkdir(exist_ok=True)
+    (out / "classes.txt").write_text("".join(f"{label}\n" for label in ids), "utf-8")
+    copied = [one for one in kept if _copied(one.path, out / "images")]
+    for one in copied:
+        width, height = _shown_size(out / "images" / one.path.name)
         lines = []
-        for label, item in zip(example.label_ids, example.answer.objects or [], strict=True):
-            left, top, right, bottom = item.box_xyxy
+        for label, box in zip(one.labels, one.boxes_xyxy, strict=True):
+            left, top, right, bottom = (min(side, most) for side, most in zip(box, (width, height) * 2, strict=True))
             centre = ((left + right) / 2 / width, (top + bottom) / 2 / height)
             size = ((right - left) / width, (bottom - top) / height)
-            lines.append(" ".join([str(ids.index(label)), *(f"{value:.6f}" for value in (*centre, *size))]))
-        shutil.copyfile(path, out / "images" / path.name)
-        (out / "labels" / f"{path.stem}.txt").write_text("".join(f"{line}\n" for line in lines))
+            lines.append(" ".join([str(ids.index(label.id)), *(f"{value:.6f}" for value in (*centre, *size))]))
+        (out / "labels" / f"{one.path.stem}.txt").write_text("".join(f"{line}\n" for line in lines))
+    return len(copied)
+
+
+def _copied(path: Path, into: Path) -> bool:
+    """Whether the picture was still there."""
+    try:
+        shutil.copyfile(path, into / path.name)
+    except FileNotFoundError:  # the endpoint has just let go of it
+        return False
+    return True
 
 
 def _shown_size(path: Path) -> tuple[int, int]:

@@ -19,9 +19,11 @@ def decode_bounded(raw: bytes, where: str) -> UInt8:
     size_wh = picture_size(raw)
     is_png = raw.startswith(PNG_SIGNATURE)
     if size_wh is None or (is_png and not ANIMATION.isdisjoint(png_chunks(raw) or ())):
-        raise DataError(f"{where}: neither a JPEG nor a PNG, or a damaged one ({len(raw)} bytes)")
+        raise DataError(f"{where}: neither a JPEG nor a PNG, or a damaged one ({len(raw)} bytes); send a whole one")
     if size_wh[0] * size_wh[1] > PIXEL_LIMIT:
-        raise DataError(f"{where}: {size_wh[0]} x {size_wh[1]} pixels, more than the {PIXEL_LIMIT} that are accepted")
+        raise DataError(
+            f"{where}: {size_wh[0]} x {size_wh[1]} pixels, more than the {PIXEL_LIMIT} that are accepted; make it smaller"
+        )
     if not is_png and raw.count(b"\xff\xda") > SCAN_LIMIT:
-        raise DataError(f"{where}: a JPEG of more than {SCAN_LIMIT} scans")
+        raise DataError(f"{where}: a JPEG of more than {SCAN_LIMIT} scans; save it as a baseline one")
     return decode_picture(raw, where)

@@ -12,7 +12,7 @@ from typing import TypeAlias
 from cloud.errors import RefusedError
 from cloud.served import Served
 from edge.bundle import CARD_FILE
-from edge.errors import EdgeError
+from edge.errors import EdgeError, InputError, UsageError
 
 POLL_S = 1.0
 SUFFIX = ".edge"
@@ -50,10 +50,10 @@ class Repository:
         return self._models
 
     def add(self, served: Served) -> None:
-        """Serve a model until the end. Raises EdgeError when there is one of its name."""
+        """Serve a model until the end. Raises UsageError when there is one of its name."""
         if served.name in self._models:
             served.retire()
-            raise EdgeError(f"two models are named {served.name}; serve one of them under another --name")
+            raise UsageError(f"two models are named {served.name}; leave one out, or serve it by another edge-cloud")
         self._models = {**self._models, served.name: served}
 
     def get(self, name: str, version: str | None = None) -> Served:
@@ -151,12 +151,12 @@ class Repository:
                 self._places[other] = replace(refused, signature=())
 
     def _scan(self) -> dict[Path, Signature]:
-        """The bundles of the folder and their signatures. Raises EdgeError when it cannot be read."""
+        """The bundles of the folder and their signatures. Raises InputError when it cannot be read."""
         assert self._folder is not None
         try:
             paths = [path for path in self._folder.iterdir() if path.name[0] != "." and path.suffix not in UNFINISHED]
         except OSError as error:
-            raise EdgeError(f"--models {self._folder}: cannot be read: {error.strerror}; give a folder of bundles") from None
+            raise InputError(f"--models {self._folder}: cannot be read: {error.strerror}; give a folder of bundles") from None
         found = {path: _signature(path) for path in paths}
         return {path: signature for path, signature in found.items() if signature}
 

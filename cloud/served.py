@@ -83,6 +83,8 @@ class Served:
 
     def ask(self, body: bytes, headers: Mapping[str, str]) -> Asked:
         """What a REST request asks. Raises ProtocolError for one that is not as the metadata says."""
+        if not body:
+            raise ProtocolError("the body is empty; send a request of the protocol, with its inputs")
         return self.check(decode_request(body, headers))
 
     def check(self, request: InferRequest) -> Asked:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import signal
 import socket
 import ssl
@@ -16,7 +17,8 @@ from typing import Any, Protocol
 import uvicorn
 
 from cloud.app import Endpoint
-from cloud.connections import CONNECTION_LIMIT, HEAD_S, protocol_class
+from cloud.connections import CONNECTION_LIMIT, protocol_class
+from cloud.handshakes import TlsServer
 from edge.errors import EdgeError, UsageError
 
 KEEP_ALIVE_S = 75
@@ -89,7 +91,7 @@ def listen(host: str, port: int, *, shared: bool = False) -> socket.socket:
         listener.listen(CONNECTION_LIMIT)
     except OSError as error:
         listener.close()
-        raise EdgeError(f"cannot listen on {host} port {port}: {error.strerror}; choose another --port or --host") from None
+        raise _unheard(host, port, error) from None
     return listener
 
 
@@ -104,8 +106,15 @@ def reserve(host: str, port: int) -> socket.socket:
         reserved.bind(address)
     except OSError as error:
         reserved.close()
-        raise EdgeError(f"cannot listen on {host} port {port}: {error.strerror}; choose another --port or --host") from None
+        raise _unheard(host, port, error) from None
     return reserved
+
+
+def _unheard(host: str, port: int, error: OSError) -> EdgeError:
+    """Why nobody can listen there."""
+    if error.errno == errno.EADDRNOTAVAIL:
+        return UsageError(f"--host {host}: is no address of this machine; give one, or 0.0.0.0 for every one")
+    return EdgeError(f"cannot listen on {host} port {port}: {error.strerror}; choose another --port or --host")
 
 
 def resolve(host: str, port: int = 0) -> tuple[Any, ...]:
@@ -113,7 +122,8 @@ def resolve(host: str, port: int = 0) -> tuple[Any, ...]:
     try:
         return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
     except (socket.gaierror, UnicodeError) as error:
-        raise UsageError(f"--host {host}: {getattr(error, 'strerror', None) or 'not a host name'}") from None
+        why = getattr(error, "strerror", None) or "not a host name"
+        raise UsageError(f"--host {host}: {why}; give an address of this machine, or 0.0.0.0 for every one") from None
 
 
 def _open(host: str, port: int) -> tuple[socket.socket, Any]:
@@ -129,20 +139,40 @@ def url_of(listener: socket.socket, scheme: str = "http") -> str:
 
 def tls_context(tls: Tls) -> ssl.SSLContext:
     """The server's side of TLS 1.2 and later. Raises UsageError for files that cannot be used."""
+    for option, path in (("--tls-cert", tls.cert), ("--tls-key", tls.key), ("--tls-client-ca", tls.client_ca)):
+        if path is not None:
+            _check_pem(option, path)
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     try:
         context.load_cert_chain(tls.cert, tls.key, password="")  # else OpenSSL would ask at the terminal for one, and wait
     except (OSError, ssl.SSLError) as error:
-        reason = getattr(error, "reason", None) or error.strerror or error
-        raise UsageError(f"--tls-cert {tls.cert}, --tls-key {tls.key}: cannot be used: {reason}") from None
+        raise UsageError(
+            f"--tls-cert {tls.cert}, --tls-key {tls.key}: cannot be used: {_reason(error)}; give a certificate chain and the "
+            "private key that belongs to it, without a passphrase"
+        ) from None
     if tls.client_ca is not None:
         context.verify_mode = ssl.CERT_REQUIRED
         try:
             context.load_verify_locations(tls.client_ca)
         except (OSError, ssl.SSLError) as error:
-            reason = getattr(error, "reason", None) or error.strerror or error
-            raise UsageError(f"--tls-client-ca {tls.client_ca}: cannot be used: {reason}") from None
+            raise UsageError(
+                f"--tls-client-ca {tls.client_ca}: cannot be used: {_reason(error)}; give the CA's certificates"
+            ) from None
     return context
+
+
+def _check_pem(option: str, path: Path) -> None:
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise UsageError(f"{option} {path}: cannot be read: {error.strerror}; give a PEM file") from None
+    if b"-----BEGIN " not in raw:
+        raise UsageError(f"{option} {path}: is no PEM file, which has a line -----BEGIN ...; convert it by openssl")
+
+
+def _reason(error: OSError) -> str:
+    """OpenSSL's, where it has one that is no line of its source."""
+    return getattr(error, "reason", None) or "not of that kind, or locked"
 
 
 class _Server(uvicorn.Server):
@@ -163,13 +193,9 @@ class _Server(uvicorn.Server):
         self._state.connections = lambda: len(self.server_state.connections)
 
     async def startup(self, sockets: Sequence[socket.socket] | None = None) -> None:
-        """Listen, with a deadline for TLS handshakes that uvicorn does not set; then say so."""
+        """Listen; then say so."""
         loop = asyncio.get_running_loop()
-        options: dict[str, Any] = {} if self._tls is None else {"ssl": self._tls, "ssl_handshake_timeout": HEAD_S}
-        self.servers = [
-            await loop.create_server(self._protocol, sock=listener, backlog=CONNECTION_LIMIT, **options)
-            for listener in sockets or ()
-        ]
+        self.servers = [await self._open(loop, listener) for listener in sockets or ()]
         if self._beside is not None:
             await self._beside.start()
         self.started = True
@@ -206,6 +232,11 @@ class _Server(uvicorn.Server):
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+    async def _open(self, loop: asyncio.AbstractEventLoop, listener: socket.socket) -> Any:
+        if self._tls is not None:
+            return TlsServer(listener, self._tls, self._protocol, self.server_state.connections)
+        return await loop.create_server(self._protocol, sock=listener, backlog=CONNECTION_LIMIT)
 
     def _protocol(self) -> asyncio.Protocol:
         return self.config.http_protocol_class(config=self.config, server_state=self.server_state, app_state={})  # type: ignore[call-arg]

@@ -156,4 +156,4 @@ class Service:
         try:
             return await answer
         finally:
-            work.cancelled = True
+            work.cancel()

@@ -68,6 +68,7 @@ def main() -> None:
 
 def report(events: list[dict]) -> None:
     """Say what the events show."""
+    events = [event for event in events if event["kind"] == "frame"]  # the others are notices
     local = [event for event in events if not event["revises"]]
     revised = [event for event in events if event["revises"]]
     tell("4. What happened.")

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from typing import Annotated, Any, Literal
 
 import msgspec
 import numpy as np
 
-from edge.types import NOTHING, Box, Classes, Detections, Event, Int16, Mask, Notice, NoticeKind, Result
+from edge.types import NOTHING, Box, Classes, Detections, Event, Int16, Mask, Notice, NoticeKind, Opinion, Result
 
 
 class DecisionRecord(msgspec.Struct, forbid_unknown_fields=True):
@@ -31,6 +31,7 @@ class ObjectRecord(msgspec.Struct, forbid_unknown_fields=True):
     """One object, its calibrated score and its box: left, top, right, bottom in pixels of the frame.
 
     `keypoints` are x and y in pixels of the frame and a score, in the order of the card's names, where there are any.
+    `cloud` is what the endpoint has answered about this track, for an earlier frame; `label` and `score` stay the local ones.
     """
 
     label: str
@@ -38,6 +39,7 @@ class ObjectRecord(msgspec.Struct, forbid_unknown_fields=True):
     box_xyxy: tuple[float, float, float, float]
     track: int | None
     keypoints: list[tuple[float, float, float]] | msgspec.UnsetType = msgspec.UNSET
+    cloud: ClassRecord | msgspec.UnsetType = msgspec.UNSET
 
 
 class SegmentRecord(msgspec.Struct, forbid_unknown_fields=True):
@@ -118,7 +120,7 @@ class EventRecord(msgspec.Struct, forbid_unknown_fields=True, tag_field="kind", 
 
 
 class NoticeRecord(msgspec.Struct, forbid_unknown_fields=True, tag_field="kind", tag="notice"):
-    """A line of `--events` about the loop itself: what happened, to which source or variant, when and in words."""
+    """A line of `--events` about the loop itself: what happened, to which source, variant or endpoint, when and in words."""
 
     notice: NoticeKind
     about: str
@@ -139,7 +141,7 @@ def event_record(event: Event) -> EventRecord:
         variant=event.variant,
         served_by=event.served_by,
         decision=DecisionRecord(event.decision.action, event.decision.reason, round(event.decision.confidence, 6)),
-        result=_result_record(event.result),
+        result=_result_record(event.result, event.opinions),
         timings_ms=TimingsRecord(*(round(ms, 3) for ms in (timings.capture, timings.prepare, timings.infer, timings.decode))),
         revises=event.revises,
         changes=[ChangeRecord(change.kind, change.track, change.label) for change in event.changes],
@@ -155,7 +157,7 @@ def _iso_8601(at_s: float) -> str:
     return datetime.fromtimestamp(at_s, timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def _result_record(result: Result) -> ResultRecord:
+def _result_record(result: Result, opinions: Mapping[int, Opinion]) -> ResultRecord:
     if isinstance(result, Mask):
         return _mask_records(result)
     scores = [round(score, 6) for score in result.scores.tolist()]
@@ -163,10 +165,14 @@ def _result_record(result: Result) -> ResultRecord:
         return ResultRecord(classes=[ClassRecord(label, score) for label, score in zip(result.labels, scores, strict=True)])
     boxes = [_rounded(box) for box in result.boxes_xyxy.tolist()]
     tracks = [None] * len(result) if result.tracks is None else [track or None for track in result.tracks.tolist()]
-    points = _keypoints(result)
+    points, cloud = _keypoints(result), [_cloud(opinions.get(track or 0)) for track in tracks]
     return ResultRecord(
-        objects=[ObjectRecord(*item) for item in zip(result.labels, scores, boxes, tracks, points, strict=True)]
+        objects=[ObjectRecord(*item) for item in zip(result.labels, scores, boxes, tracks, points, cloud, strict=True)]
     )
+
+
+def _cloud(opinion: Opinion | None) -> ClassRecord | msgspec.UnsetType:
+    return msgspec.UNSET if opinion is None else ClassRecord(opinion.label, round(opinion.score, 6))
 
 
 def _keypoints(objects: Detections) -> list[list[tuple[float, float, float]] | msgspec.UnsetType]:

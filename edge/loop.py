@@ -7,8 +7,9 @@ Four things go on side by side: each source is read (edge.intake), frames are pr
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from edge.errors import EdgeError
@@ -18,13 +19,15 @@ from edge.motion import MotionGate
 from edge.protocols import Policy, Source, Task
 from edge.regions import PrivacyMask
 from edge.tracking import Tracker
-from edge.types import Change, Decision, Detections, Event, Frame, Notice, Result
+from edge.types import Change, Decision, Detections, Event, Frame, Notice, Opinion, Result
 from edge.workers import Seen, Workers
 
 if TYPE_CHECKING:  # it brings an HTTP client, which a loop without an endpoint does without
     from edge.offload import Answer, Offloader
 
 DRAIN_S = 2.0
+REMEMBERED = 10_000
+"""Tracks of one source about which the cloud's answer is remembered, the newest."""
 
 
 @dataclass(slots=True)
@@ -32,7 +35,8 @@ class Scene:
     """What the loop does with one source's frames, and the last result it had for them.
 
     `mask` is painted over a frame before anything looks at it; `gate` says which frames are worth an inference; `view`
-    wraps the model's task, as for a region of interest; `tracker` gives objects an identity.
+    wraps the model's task, as for a region of interest; `tracker` gives objects an identity. `opinions` are the cloud's
+    answers about objects that have not left yet, by track.
     """
 
     policy: Policy
@@ -41,12 +45,35 @@ class Scene:
     view: Callable[[Task], Task] = lambda task: task
     tracker: Tracker | None = None
     last: Result | None = None
+    opinions: dict[int, Opinion] = field(default_factory=dict)
 
     def look(self, frame: Frame) -> bool:
         """Mask a frame as it arrives; whether it shows nothing new."""
         if self.mask is not None:
             self.mask.apply(frame.image)
         return self.gate is not None and not self.gate.moves(frame.image, frame.scene_s)
+
+    def remember(self, asked: Sequence[int], answer: Result) -> None:
+        """Keep what the cloud has answered about these tracks, where it found them."""
+        if not isinstance(answer, Detections) or answer.tracks is None:
+            return
+        for track, label, score in zip(answer.tracks.tolist(), answer.labels, answer.scores.tolist(), strict=True):
+            if track > 0 and track in asked:
+                self.opinions[track] = Opinion(label, score)
+        while len(self.opinions) > REMEMBERED:
+            del self.opinions[next(iter(self.opinions))]
+
+    def forget(self, changes: Sequence[Change]) -> None:
+        """Drop what is remembered of objects that left."""
+        for change in changes:
+            if change.kind == "leave":
+                self.opinions.pop(change.track, None)
+
+    def opinions_of(self, result: Result) -> Mapping[int, Opinion]:
+        """What the cloud has answered about the objects of a result."""
+        if not self.opinions or not isinstance(result, Detections) or result.tracks is None:
+            return {}
+        return {track: self.opinions[track] for track in result.tracks.tolist() if track in self.opinions}
 
 
 def run(
@@ -80,19 +107,22 @@ def run(
             for seen in workers.results():
                 tick()
                 if seen is not None and (event := _event(seen, scenes[seen.taken.source], clock, wall_clock)) is not None:
-                    if offloader is not None and event.decision.action == "offload":
-                        event = _offload(event, offloader, scenes[seen.taken.source].policy)
+                    if offloader is not None:
+                        offloader.see(event)
+                        if event.decision.action == "offload":
+                            event = _offload(event, offloader, scenes[seen.taken.source].policy)
                     yield event
                     event = None  # what is not referred to any more can be used again
                 seen = None
-                yield from _notices(sources, scenes, workers)
+                yield from _notices(sources, scenes, workers, offloader)
                 if offloader is not None:
                     yield from (_revision(answer, sources, scenes, clock()) for answer in offloader.answers())
         except EdgeError as error:
             failure = error  # what the cloud still owes us comes first
-    yield from _notices(sources, scenes, workers)
+    yield from _notices(sources, scenes, workers, offloader)
     if offloader is not None:
         yield from (_revision(answer, sources, scenes, clock()) for answer in offloader.drain(DRAIN_S))
+        yield from _taken(offloader.notices)
     if failure is None and intake.failures:
         failure = intake.failures[0]
     if failure is not None:
@@ -122,6 +152,7 @@ def _event(seen: Seen, scene: Scene, clock: Callable[[], float], wall_clock: Cal
     if result is not None:
         if scene.tracker is not None and isinstance(result, Detections):
             result, changes = scene.tracker.update(result, frame.scene_s)
+            scene.forget(changes)
         scene.last = result
         decision = scene.policy.decide(result, frame.captured_s)
     elif seen.taken.still and scene.last is not None:
@@ -140,13 +171,22 @@ def _event(seen: Seen, scene: Scene, clock: Callable[[], float], wall_clock: Cal
         captured_at_s=wall_clock() - (now_s - frame.captured_s),
         timings=seen.timings,
         changes=changes,
+        opinions=scene.opinions_of(result),
     )
 
 
-def _notices(sources: Sequence[Source], scenes: Sequence[Scene], workers: Workers) -> Iterator[Notice]:
+def _notices(
+    sources: Sequence[Source], scenes: Sequence[Scene], workers: Workers, offloader: Offloader | None
+) -> Iterator[Notice]:
     for notices in [*(source.notices for source in sources), workers.notices, *(scene.policy.notices for scene in scenes)]:
-        while notices:
-            yield notices.popleft()
+        yield from _taken(notices)
+    if offloader is not None:
+        yield from _taken(offloader.notices)
+
+
+def _taken(notices: deque[Notice]) -> Iterator[Notice]:
+    while notices:
+        yield notices.popleft()
 
 
 def _offload(event: Event, offloader: Offloader, policy: Policy) -> Event:
@@ -161,12 +201,14 @@ def _offload(event: Event, offloader: Offloader, policy: Policy) -> Event:
 
 
 def _revision(answer: Answer, sources: Sequence[Source], scenes: Sequence[Scene], now_s: float) -> Event:
-    """The event of an answer, of which the source's policy is told."""
+    """The event of an answer, of which the source's policy is told and which its scene remembers."""
     asked = answer.event.result
     if isinstance(asked, Detections) and asked.tracks is not None:
         tracks = asked.tracks[list(answer.event.decision.about)].tolist()
         names = [source.name for source in sources]
-        scenes[names.index(answer.event.frame.source)].policy.answered(tracks)
+        scene = scenes[names.index(answer.event.frame.source)]
+        scene.policy.answered(tracks)
+        scene.remember(tracks, answer.result)
     return replace(
         answer.event,
         result=answer.result,
@@ -176,4 +218,5 @@ def _revision(answer: Answer, sources: Sequence[Source], scenes: Sequence[Scene]
         emitted_s=now_s,
         revises=True,
         changes=(),
+        opinions={},
     )

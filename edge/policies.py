@@ -75,7 +75,8 @@ class Budget:
 
     A bucket earns the allowance and holds at most that of `BURST_FRAMES` frames and `BURST_S` seconds, or four questions:
     more is never spent. The threshold is a quantile of the last `WINDOW` confidences, the one below which as many lie as
-    what is earned pays for. `cost` is what a question costs now, in the allowance's unit.
+    what is earned pays for. `cost` is what a question costs now, in the allowance's unit. Where `spent` is given, what is
+    paid is what that grows by, as bytes do that turn out more or less than expected, or are not for a question.
     """
 
     WINDOW = 512
@@ -83,9 +84,17 @@ class Budget:
     BURST_S = 10.0
     BURST_QUESTIONS = 4
 
-    def __init__(self, allowance: Allowance, *, threshold: float = 1.0, cost: Callable[[], float] = lambda: 1.0) -> None:
+    def __init__(
+        self,
+        allowance: Allowance,
+        *,
+        threshold: float = 1.0,
+        cost: Callable[[], float] = lambda: 1.0,
+        spent: Callable[[], float] | None = None,
+    ) -> None:
         self.notices: deque[Notice] = deque()
         self._allowance, self._ceiling, self._cost = allowance, threshold, cost
+        self._spent, self._spent_before = spent, 0.0
         self._held = 0.0
         self._paid = 0.0
         self._recent: deque[float] = deque()
@@ -98,7 +107,7 @@ class Budget:
         elapsed_s = 0.0 if self._now_s is None else max(0.0, now_s - self._now_s)
         self._now_s = now_s if self._now_s is None else max(now_s, self._now_s)  # cameras take turns
         income = self._allowance.per_frame + self._allowance.per_s * elapsed_s
-        self._held = min(self._held + income, self._most())
+        self._held = min(self._held + income - self._expenses(), self._most())
         self._earned += income
 
     def judge(self, confidence: float) -> Verdict:
@@ -111,13 +120,28 @@ class Budget:
         return Verdict(True, f"<= {threshold:.3f}, within {self._allowance.text}")
 
     def asked(self) -> None:
-        """Pay for it."""
-        self._paid = self._cost()
+        """Pay for it, unless what is spent tells."""
+        self._paid = self._cost() if self._spent is None else 0.0
         self._held -= self._paid
 
     def refund(self) -> None:
         """Get back what the last question cost."""
         self._held += self._paid
+
+    def spares(self, cost: float) -> bool:
+        """Whether so much may be spent on what was asked about before: what half a bucket, or a full one, has left.
+
+        Only bytes are spent on it, for a number or a price was paid with the question.
+        """
+        most = self._most()
+        return not self._allowance.in_bytes or self._held >= min(cost + most / 2, most)
+
+    def _expenses(self) -> float:
+        """What was spent since this was last asked."""
+        if self._spent is None:
+            return 0.0
+        before, self._spent_before = self._spent_before, self._spent()
+        return self._spent_before - before
 
     def _most(self) -> float:
         """What the bucket holds."""
@@ -137,7 +161,7 @@ class Budget:
         self._recent.append(confidence)
         insort(self._sorted, confidence)
         self._judged += 1
-        share = self._earned / (self._judged * self._cost()) * 2 * self._held / self._most()
+        share = self._earned / (self._judged * self._cost()) * 2 * max(0.0, self._held) / self._most()
         return self._sorted[min(int(share * len(self._sorted)), len(self._sorted) - 1)]
 
 

@@ -84,9 +84,10 @@ class Summary(msgspec.Struct, frozen=True):
     `fps` is n - 1 frames over the time between the first event and the last, so start-up is not in it.
 
     `dropped` frames were replaced by newer ones, `skipped` ones could not be read, `offloaded` were sent to the
-    endpoint, `revised` came back in time, `late` did not, `offload_failed` not at all, `withheld` were not sent because what
-    is private could not be redacted, `offload_declined` were uncertain while the endpoint was away. `spooled` were written
-    to the disk, `spool_sent` sent from there, this run's or an earlier one's, and `spool_lost` given up or not written.
+    endpoint, `revised` came back in time, `late` did not, `offload_failed` not at all, `offload_given_up` had waited for it
+    in a full queue, `withheld` were not sent because what is private could not be redacted, `offload_declined` were
+    uncertain while the endpoint was away. `spooled` were written to the disk, `spool_sent` sent from there, this run's or an
+    earlier one's, `spool_lost` given up or not written, and `spool_waiting` are there in the end.
     `events_lost` events and video frames could not be written. `still` frames carry an earlier result,
     `failed` ones had none because the engine failed, and `engine_reopened` says how often that was mended. `threads` is
     the engine's share of the board, spread over `lanes` frames at a time. `sources` are told one by one, too. CPU time
@@ -110,6 +111,7 @@ class Summary(msgspec.Struct, frozen=True):
     skipped: int
     offloaded: int
     revised: int
+    offload_given_up: int
     offload_failed: int
     late: int
     withheld: int
@@ -117,6 +119,7 @@ class Summary(msgspec.Struct, frozen=True):
     spooled: int
     spool_sent: int
     spool_lost: int
+    spool_waiting: int
     events_lost: int
     latency_ms: Latencies
     first_result_s: float

@@ -297,6 +297,14 @@ class Change:
     label: str
 
 
+@dataclass(frozen=True, slots=True)
+class Opinion:
+    """What the cloud has answered about a tracked object: its best label and score."""
+
+    label: str
+    score: float
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Event:
     """A frame's identity, its result, the decision, who served it and how long each stage took.
@@ -304,7 +312,8 @@ class Event:
     `emitted_s` is on the monotonic clock like `frame.captured_s`, so `age_ms` is the end-to-end latency; `captured_at_s`
     is the capture in seconds since 1970, by the wall clock at the first event of the frame. `revises` marks a late
     answer from the cloud to a frame that already has an event. A `decision` to skip marks a result that was carried
-    over from an earlier frame because the scene was still. `changes` are those of the tracked objects.
+    over from an earlier frame because the scene was still. `changes` are those of the tracked objects; `opinions` are what
+    the cloud has answered, for earlier frames, about some of them, by track.
     """
 
     frame: Frame
@@ -318,6 +327,7 @@ class Event:
     timings: Timings = field(default_factory=Timings)
     revises: bool = False
     changes: tuple[Change, ...] = ()
+    opinions: Mapping[int, Opinion] = field(default_factory=dict)
 
     @property
     def age_ms(self) -> float:
@@ -335,6 +345,8 @@ NoticeKind: TypeAlias = Literal[
     "variant-changed",
     "frame-failed",
     "guarantee-withdrawn",
+    "endpoint-lost",
+    "endpoint-back",
 ]
 
 
@@ -342,7 +354,7 @@ NoticeKind: TypeAlias = Literal[
 class Notice:
     """Something that happened to the loop rather than to a frame: a camera lost or back, an engine reopened.
 
-    `about` is the source's or the variant's name, `at_s` seconds since 1970, `text` one line for people.
+    `about` is the source's or the variant's name, or the endpoint's URL, `at_s` seconds since 1970, `text` one line for people.
     """
 
     kind: NoticeKind

@@ -92,9 +92,10 @@ def test_a_run_without_a_network_then_one_with_it(detect: Command, tmp_path: Pat
     assert done.code == 0
     found = summary_in(tmp_path)
     assert (found["offloaded"], found["revised"], found["spooled"], found["spool_sent"]) == (1, 0, 1, 0)
-    assert "spool: 1 frames kept, 0 sent, 0 lost" in done.err
+    assert "spool: 1 frames kept, 0 sent, 0 lost, 1 waiting for the next run" in done.err
+    assert found["spool_waiting"] == 1
     with serving(finds_nothing, METADATA) as endpoint:
-        detect(
+        done = detect(
             "--offload",
             endpoint.url,
             "--spool",
@@ -108,7 +109,8 @@ def test_a_run_without_a_network_then_one_with_it(detect: Command, tmp_path: Pat
             "--max-frames",
             8,
         )
-        assert summary_in(tmp_path)["spool_sent"] == 1
+        assert f"offload: spool: 1 frame waits in {tmp_path / 'spool'} from before" in done.err
+        assert (summary_in(tmp_path)["spool_sent"], summary_in(tmp_path)["spool_waiting"]) == (1, 0)
         assert np.abs(endpoint.pictures[0][:72, :72].astype(int) - 128).max() <= 6
 
 
@@ -158,7 +160,7 @@ def test_every_frame_has_a_local_answer_whatever_the_endpoint_does(detect: Comma
     events = [json.loads(line) for line in done.out.splitlines()]
     assert sum(not event["revises"] for event in events if event["kind"] == "frame") == 20
     found = summary_in(tmp_path)
-    counted = found["revised"] + found["late"] + found["offload_failed"]
+    counted = found["revised"] + found["late"] + found["offload_given_up"] + found["offload_failed"]
     assert (found["frames"], found["offloaded"]) == (20, counted)
     assert found["offloaded"] + found["offload_declined"] > 5
 
@@ -173,10 +175,28 @@ REFUSED = [
     ([*NOWHERE, "--offload-ca", "ca.pem"], "--offload-ca does nothing over http"),
     ([*NOWHERE, "--offload-send", "everything"], "--offload-send"),
     ([*NOWHERE, "--offload-deadline", "0"], "--offload-deadline"),
-    ([*NOWHERE, "--offload-token-file", "{tmp}/none"], "--offload-token-file {tmp}/none: No such file"),
+    (
+        [*NOWHERE, "--offload-token-file", "{tmp}/none"],
+        "--offload-token-file {tmp}/none: No such file or directory; write the token into it, or set EDGE_OFFLOAD_TOKEN",
+    ),
+    (
+        ["--source", "demo", "--offload", "https://127.0.0.1:9", "--offload-cert", "{tmp}/none"],
+        "--offload-cert {tmp}/none: No such file or directory; give a PEM certificate and its key in one file, or the key as",
+    ),
+    (
+        ["--source", "demo", "--offload", "https://127.0.0.1:9", "--offload-cert", "{tmp}/file"],
+        "--offload-cert {tmp}/file: no PEM certificate with its key; give a PEM certificate and its key in one file, or",
+    ),
+    (["--source", "demo", "--offload", "https://127.0.0.1:9", "--offload-cert"], "'--offload-cert' requires an argument"),
+    (["--source", "demo", "--offload", "nosuchhost"], "https://HOST/v2/models/NAME; try --offload http://nosuchhost:8000"),
+    ([*NOWHERE, "--offload-send", "crop"], "cuts out the objects asked about, which only --track tells apart; add --track"),
     ([*NOWHERE, "--offload-send", "tensor", "--spool", "{tmp}/x"], "leave one out"),
     ([*NOWHERE, "--spool", "{tmp}/file"], "--spool {tmp}/file: File exists; choose a folder"),
-    ([*NOWHERE, "--redact", "rod"], "class 'rod': the model does not know it; did you mean red?"),
+    (
+        [*NOWHERE, "--redact", "rod"],
+        "--redact rod: class 'rod': the model does not know it; did you mean red? It knows red, green, blue",
+    ),
+    ([*NOWHERE, "--redact", "zzz"], "--redact zzz: class 'zzz': the model does not know it; it knows red, green, blue"),
     (["--source", "demo", "--offload", "https://127.0.0.1:9", "--offload-pin", "12"], "--offload-pin: expected sha256:"),
 ]
 
@@ -192,6 +212,77 @@ def test_what_is_refused(command: Command, tiny_detector: Path, tmp_path: Path, 
 def test_a_classifier_cannot_redact(command: Command, tiny_edge: Path) -> None:
     line = command(main, "--model", tiny_edge, *NOWHERE, "--redact", "class 1").refused(2)
     assert "--redact is for detectors, tiny is none" in line
+
+
+def test_a_classifier_finds_nothing_to_cut_out(command: Command, tiny_edge: Path) -> None:
+    line = command(main, "--model", tiny_edge, *NOWHERE, "--offload-send", "crop").refused(2)
+    assert "--offload-send crop is for detectors, tiny is none and finds nothing to cut out; leave it out" in line
+
+
+def test_a_wrong_endpoint_is_noticed_where_every_frame_is_certain(detect: Command, tmp_path: Path) -> None:
+    with serving() as endpoint:  # a classifier
+        done = detect("--offload", endpoint.url, "--threshold", 0)
+    assert done.code == 0
+    found = [json.loads(line) for line in done.out.splitlines()]
+    [lost] = [record for record in found if record["kind"] == "notice" and record["notice"] == "endpoint-lost"]
+    assert lost["about"] == endpoint.url
+    assert lost["text"].startswith("model squares is a classifier, the local one a detector; name another")
+    assert done.err.count("is a classifier, the local one a detector") == 1  # a notice of it is not said again
+    assert "offloaded 0: no frame was to be asked about" in done.err
+
+
+def test_a_full_queue_is_no_failure(detect: Command, tmp_path: Path) -> None:
+    """Forty frames at once while the endpoint thinks."""
+
+    def slow(endpoint: Endpoint, body: bytes, headers: dict[str, str]) -> Reply:
+        endpoint.released.wait(0.2)
+        return finds_nothing(endpoint, body, headers)
+
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    for number in range(40):
+        (pictures / f"{number:02}.png").write_bytes(encoded(squares(("red", 0, 0), level=200), ".png"))
+    with serving(slow, METADATA) as endpoint:
+        done = detect("--source", pictures, "--offload", endpoint.url)
+    found = summary_in(tmp_path)
+    assert found["offload_given_up"] > 0
+    parts = found["revised"] + found["late"] + found["withheld"] + found["offload_given_up"] + found["offload_failed"]
+    assert parts == found["offloaded"] == 41
+    assert found["offload_failed"] == 0
+    assert f"{found['offload_given_up']} given up by a full queue, 0 failed" in done.err
+
+
+def test_later_frames_of_an_object_show_what_the_cloud_said(command: Command, tiny_detector: Path, tmp_path: Path) -> None:
+    """A red square that stands still; the cloud says it is blue, once."""
+
+    def blue(endpoint: Endpoint, body: bytes, headers: dict[str, str]) -> Reply:
+        tensors = [
+            NamedTensor.of("boxes", np.array([[[0, 0, 80, 80]]], np.float32)),
+            NamedTensor.of("scores", np.array([[0.875]], np.float32)),
+            NamedTensor("labels", "BYTES", (1, 1), [b"blue"]),
+        ]
+        return 200, *encode_response("big", tensors)
+
+    image = cv2.resize(squares(("red", 0, 0), level=200), (320, 320), interpolation=cv2.INTER_NEAREST)
+    writer = cv2.VideoWriter(str(tmp_path / "still.avi"), cv2.CAP_FFMPEG, cv2.VideoWriter.fourcc(*"MJPG"), 10.0, (320, 320))
+    for _ in range(400):
+        writer.write(image)
+    writer.release()
+    more = ["--track", "--threshold", 1, "--offload-deadline", 60]
+    with serving(blue, METADATA) as endpoint:
+        done = command(main, "--model", tiny_detector, "--source", tmp_path / "still.avi", "--offload", endpoint.url, *more)
+    assert done.code == 0, done.err
+    records = [json.loads(line) for line in done.out.splitlines()]
+    frames = [record for record in records if record["kind"] == "frame"]
+    [answer] = [record for record in frames if record["revises"]]
+    assert [(one["label"], one["track"]) for one in answer["result"]["objects"]] == [("blue", 1)]
+    after = [record for record in frames[frames.index(answer) + 1 :] if record["result"]["objects"]]
+    before = frames[: frames.index(answer)]
+    assert all("cloud" not in one for record in before for one in record["result"]["objects"])
+    assert after
+    for record in after:
+        [one] = record["result"]["objects"]
+        assert (one["label"], one["track"], one["cloud"]) == ("red", 1, {"label": "blue", "score": 0.875})
 
 
 def test_a_token_over_a_network_in_the_clear(command: Command, tiny_edge: Path, monkeypatch: pytest.MonkeyPatch) -> None:

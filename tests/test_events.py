@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from edge.events import encode_event, event_record, event_schema
-from edge.types import Change, Detections, Notice, Timings
+from edge.types import Change, Detections, Notice, Opinion, Timings
 from tests.samples import detections, event, frame
 
 VALIDATOR = jsonschema.Draft202012Validator(event_schema())
@@ -72,6 +72,15 @@ def test_tracks_and_what_became_of_them() -> None:
     record = line(replace(event(), result=tracked, changes=(Change("enter", 7, "cat"),)))
     assert [one["track"] for one in record["result"]["objects"]] == [7, None]
     assert record["changes"] == [{"kind": "enter", "track": 7, "label": "cat"}]
+
+
+def test_what_the_cloud_has_answered_about_a_track() -> None:
+    found = detections(("cat", 0.5, (1, 2, 3, 4)), ("cat", 0.25, (5, 6, 7, 8)), ("cat", 0.125, (5, 6, 7, 9)))
+    tracked = replace(found, tracks=np.array([7, 8, 0]))
+    record = line(replace(event(), result=tracked, opinions={7: Opinion("fox", 2 / 3), 9: Opinion("hen", 1.0)}))
+    first, *others = record["result"]["objects"]
+    assert (first["label"], first["score"], first["cloud"]) == ("cat", 0.5, {"label": "fox", "score": 0.666667})
+    assert not any("cloud" in other for other in others)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -24,9 +25,9 @@ from edge.policies import LocalOnly, PerFrame, Threshold
 from edge.protocols import Policy
 from edge.sources.base import BaseSource
 from edge.tasks.classify import Classify
-from edge.types import Classes, Event, Frame
+from edge.types import Change, Classes, Detections, Event, Frame, Notice, Opinion
 from tests.endpoint import serving, until
-from tests.samples import frame, plain
+from tests.samples import detections, frame, plain
 
 
 class FakeOffloader:
@@ -38,11 +39,16 @@ class FakeOffloader:
         self._delay = delay
         self._down = down
         self.declined = 0
+        self.seen: list[Event] = []
+        self.notices: deque[Notice] = deque()
         self._due: list[tuple[int, Answer]] = []
         self._asked = 0
 
     def available(self, now_s: float) -> bool:
         return not self._down(now_s)
+
+    def see(self, event: Event) -> None:
+        self.seen.append(event)
 
     def submit(self, event: Event) -> None:
         self.submitted_events.append(event)
@@ -240,6 +246,7 @@ def test_with_a_real_endpoint_that_goes_away(model: Model) -> None:
 
     said: list[str] = []
     found: list[Event] = []
+    told: list[tuple[str, str]] = []
     with serving() as endpoint:
         offloader = Offloader(endpoint.url, "tiny", say=said.append)
 
@@ -254,17 +261,59 @@ def test_with_a_real_endpoint_that_goes_away(model: Model) -> None:
                 assert until(lambda: offloader.idle)
 
         for event in looped(source(), model, PerFrame(Threshold(0.5)), offloader=offloader):
-            found.append(event)  # noqa: PERF402 -- the source watches it grow
+            if isinstance(event, Event):
+                found.append(event)  # the source watches it grow
+            else:
+                told.append((event.kind, event.about))
         offloader.close()
     revised = [event for event in found if event.revises]
     local = [event for event in found if not event.revises]
     assert [event.frame.sequence for event in local] == list(range(12))
     assert revised
-    assert offloader.submitted == len(revised) + offloader.failed
+    assert offloader.submitted == len(revised) + offloader.given_up + offloader.failed
     assert offloader.failed >= 1
     assert any("endpoint unavailable" in event.decision.reason for event in local)
     assert len(said) == 1
     assert "status 500" in said[0]
+    assert told[-1:] == [("source-ended", "test")] or told == [("endpoint-lost", endpoint.url)]
+
+
+def test_every_frame_is_shown_to_the_client_and_its_notices_are_told(model: Model) -> None:
+    offloader = FakeOffloader()
+    offloader.notices.append(Notice("endpoint-lost", "http://x", "connection refused", 1.7e9))
+    found = list(looped(frames(BRIGHT, DARK), model, LocalOnly(), offloader=offloader))
+    assert [one.kind for one in found if isinstance(one, Notice)] == ["endpoint-lost"]
+    assert [event.frame.sequence for event in offloader.seen] == [0, 1]
+    assert offloader.submitted_events == []
+
+
+def tracked(*objects: tuple[int, str, float]) -> Detections:
+    """Objects side by side, (track, label, score) each."""
+    found = detections(*((label, score, (20 * i, 0, 20 * i + 10, 10)) for i, (_, label, score) in enumerate(objects)))
+    return replace(found, tracks=np.array([track for track, _, _ in objects], np.int64))
+
+
+def test_the_cloud_s_answer_is_remembered_until_the_object_leaves() -> None:
+    scene = Scene(LocalOnly())
+    assert scene.opinions_of(tracked((7, "cat", 0.4))) == {}
+    scene.remember([7, 8], tracked((7, "fox", 0.9), (9, "hen", 0.8), (0, "ant", 0.7)))
+    assert scene.opinions_of(tracked((9, "hen", 0.4), (7, "cat", 0.5))) == {7: Opinion("fox", pytest.approx(0.9))}
+    scene.remember([7], tracked((7, "wolf", 0.95)))
+    assert scene.opinions_of(tracked((7, "cat", 0.5)))[7].label == "wolf"
+    scene.remember([7], detections(("cow", 0.9, (0, 0, 9, 9))))  # an answer without tracks is about none
+    scene.remember([7], Classes(np.array([0]), np.array([0.9], np.float32), ("cow",)))
+    scene.forget([Change("change", 7, "cat")])
+    assert scene.opinions_of(tracked((7, "cat", 0.5)))[7].label == "wolf"
+    scene.forget([Change("leave", 7, "cat")])
+    assert scene.opinions == {}
+
+
+def test_what_is_remembered_takes_bounded_memory() -> None:
+    scene = Scene(LocalOnly())
+    for track in range(1, loop_module.REMEMBERED + 100):
+        scene.remember([track], tracked((track, "fox", 0.9)))
+    assert len(scene.opinions) == loop_module.REMEMBERED
+    assert 1 not in scene.opinions
 
 
 def test_captured_at_is_of_the_capture_and_survives_a_step_of_the_clock(model: Model) -> None:

@@ -68,7 +68,7 @@ def settled(offloader: Offloader, answered: list[Answer], total: int) -> bool:
 
     def done() -> bool:
         answered.extend(offloader.answers())
-        counted = offloader.failed + offloader.late + offloader.withheld
+        counted = offloader.given_up + offloader.failed + offloader.late + offloader.withheld
         return len(answered) + counted == offloader.submitted == total
 
     return until(done)
@@ -358,6 +358,7 @@ def test_a_name_that_does_not_resolve(opened: Opener, monkeypatch: pytest.Monkey
     assert until(lambda: said)
     assert "\n" not in said[0]
     assert "0x" not in said[0]  # no object's address
+    assert "host name not found; check its spelling and this machine's DNS; " in said[0]
 
 
 def test_an_endpoint_that_hangs_blocks_nobody(opened: Opener) -> None:
@@ -370,7 +371,8 @@ def test_an_endpoint_that_hangs_blocks_nobody(opened: Opener) -> None:
         assert until(lambda: len(endpoint.headers) == 2)  # two in flight, and no more
         assert offloader.drain(0.2) == []
         offloader.close()
-        assert (offloader.submitted, offloader.failed, said) == (20, 20, [])
+        assert (offloader.submitted, offloader.given_up + offloader.failed, said) == (20, 20, [])
+        assert QUEUE_FRAMES <= offloader.failed <= QUEUE_FRAMES + 2  # those that waited, and those under way
         assert len(endpoint.headers) == 2
         endpoint.released.set()
 
@@ -520,7 +522,7 @@ def test_the_most_uncertain_and_newest_go_first_and_the_most_certain_and_oldest_
         assert until(lambda: endpoint.headers)  # frame 0 is under way
         for sequence, score in ((1, 0.5), (2, 0.25), (3, 0.5), (4, 0.25), (5, 0.75), (6, 0.5), (7, 0.125)):
             submit(offloader, sequence, scores=(score,))
-        assert (offloader.submitted, offloader.failed) == (8, 7 - QUEUE_FRAMES)
+        assert (offloader.submitted, offloader.given_up, offloader.failed) == (8, 7 - QUEUE_FRAMES, 0)
         gate.set()
         answers: list[Answer] = []
         assert settled(offloader, answers, 8)
@@ -632,7 +634,7 @@ def test_frames_are_neither_held_up_nor_held_on_to(opened: Opener, name: str, un
             time.sleep(0.005)
         answers += len(offloader.drain(PATIENCE_S))
         assert longest_s < 0.2
-        assert answers + offloader.failed + offloader.late == offloader.submitted
+        assert answers + offloader.given_up + offloader.failed + offloader.late == offloader.submitted
         assert sum("trying again" in line for line in said) - sum("answers again" in line for line in said) in (0, 1)
         assert len(said) <= 5
         if name == "half lossy":
@@ -669,6 +671,23 @@ def test_urls_that_cannot_be(url: str) -> None:
         Offloader(url, "tiny")
     assert "secret" not in str(error.value)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "meant"),
+    [
+        ("localhost", "http://localhost:8000"),
+        ("cloud.example:9000", "http://cloud.example:9000"),
+        ("10.0.0.1/v2/models/big", "http://10.0.0.1:8000/v2/models/big"),
+        ("ftp://host", ""),
+        ("http://", ""),
+        ("a@b", ""),
+    ],
+)
+def test_a_scheme_that_is_missing_is_proposed(url: str, meant: str) -> None:
+    with pytest.raises(UsageError) as error:
+        Offloader(url, "tiny")
+    assert str(error.value).partition("; try --offload ")[2] == meant
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from edge.offload.served import Served, read_served
 from edge.offload.tensors import TensorForm
 from edge.offload.uplink import LADDER, Rung
 from edge.oip import InferRequest, InferResponse, NamedTensor, decode_request, encode_response
-from edge.types import Classes, Detections, Event, Result
+from edge.types import Classes, Detections, Event, Opinion, Result
 from tests.endpoint import Endpoint, Reply, serving, until
 from tests.samples import detections, event, frame, picture, plain
 
@@ -231,6 +231,45 @@ def test_edge_cloud_is_told_the_local_result_in_pixels_of_what_is_sent() -> None
         assert told["source"] == "test"
         assert told["captured_at"] == "2023-11-14T22:13:20.000Z"
         assert told["key"] == endpoint.headers[0]["Idempotency-Key"]
+
+
+@pytest.mark.parametrize("form", [FrameForm, CropForm])
+def test_edge_cloud_is_told_what_was_greyed_out(form: type[FrameForm]) -> None:
+    with serving(finds(), DETECTOR) as endpoint:
+        endpoint.server = (200, b'{"name": "edge-cloud", "version": "1"}', {})
+        for seen in (private((20, 10, 60, 40)), private()):
+            asked(endpoint, seeing(seen, (0,)), form=form(["dog", "person"]), redact=True)
+        assert endpoint.pictures[0].parameters["redacted"] == "dog,person"
+        assert "redacted" not in endpoint.pictures[1].parameters  # there was nothing to grey out
+
+
+def test_a_stored_frame_says_what_was_greyed_out(tmp_path: Path) -> None:
+    from edge.offload.spool import Spool
+
+    spool = Spool(str(tmp_path), print, quota_bytes=10**6, days=1)
+    with serving(lambda *_: (500, b"", {}), DETECTOR) as endpoint:
+        _, offloader, _ = asked(endpoint, seeing(private((0, 0, 5, 5))), form=FrameForm(["dog"]), redact=True, spool=spool)
+    assert offloader.spooled == 1
+    again = Spool(str(tmp_path), print, quota_bytes=10**6, days=1)
+    kept = again.best(time.time())
+    again.close()
+    assert kept is not None
+    assert kept.parameters["redacted"] == "dog"
+
+
+def test_edge_cloud_is_not_told_what_the_cloud_said() -> None:
+    with serving(finds(), DETECTOR) as endpoint:
+        endpoint.server = (200, b'{"name": "edge-cloud", "version": "1"}', {})
+        seen = replace(LOCAL, tracks=np.arange(1, len(LOCAL) + 1))
+        asked(endpoint, replace(seeing(seen), opinions={1: Opinion("fox", 0.9)}))
+        assert "fox" not in endpoint.pictures[0].parameters["local"]
+
+
+def test_the_answer_to_a_whole_frame_has_the_local_tracks() -> None:
+    seen = replace(detections(("cat", 0.9, (0, 0, 10, 10)), ("dog", 0.4, (100, 20, 160, 60))), tracks=np.array([7, 8]))
+    with serving(finds(("wolf", 0.8, (102, 20, 160, 58))), DETECTOR) as endpoint:
+        answers, _, _ = asked(endpoint, seeing(seen, (1,)))
+    assert named(answers[0].result) == [("wolf", 0.8, 8)]
 
 
 def test_the_picture_shrinks_with_the_uplink_and_boxes_still_fit() -> None:

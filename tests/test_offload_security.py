@@ -83,9 +83,9 @@ OTHER_PIN = "sha256:" + "0" * 64
 @pytest.mark.parametrize(
     ("trust", "part"),
     [
-        ({}, "its certificate is not trusted"),  # by the system's authorities
+        ({}, "; give --offload-ca FILE, or check the host name and this machine's clock; "),  # by the system's authorities
         ({"ca": str(CERTIFICATES / "client.pem")}, "its certificate is not trusted"),
-        ({"pin": OTHER_PIN}, "its certificate is not the pinned one"),
+        ({"pin": OTHER_PIN}, "its certificate is not the pinned one; if it was renewed, pin the new one; "),
         ({"ca": CA, "pin": OTHER_PIN}, "its certificate is not the pinned one"),
         ({"ca": str(CERTIFICATES / "client.pem"), "pin": PIN}, "its certificate is not trusted"),
     ],

@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
@@ -20,15 +20,16 @@ from edge.card import ANSWERED_TASKS, Card
 from edge.commands import SETTINGS, OneLineCommand, speaker, version_option
 from edge.commands.run_options import RunOptions, check_idle, class_names, for_source, run_options, score_thresholds
 from edge.commands.run_outputs import check_targets, open_sinks
+from edge.commands.run_policies import policy_of, rules_of
 from edge.commands.run_report import report, summarize
 from edge.engines import EngineOptions
 from edge.errors import EdgeError, UsageError
 from edge.loop import Scene, run
 from edge.model import Model, Reopener, open_model
 from edge.motion import MotionGate
-from edge.policies import Budget, Guarantee, LocalOnly, PerFrame, PerObject, Rule, Threshold
+from edge.policies import Budget, Guarantee, Rule
 from edge.privacy import Private
-from edge.protocols import Policy, Sink, Source, Task
+from edge.protocols import Sink, Source, Task
 from edge.regions import Chosen, Focus, PrivacyMask, parse_region
 from edge.service import Service
 from edge.sinks.jsonl import ReaderGoneError
@@ -91,11 +92,17 @@ def main(**given: Any) -> int:
                         rule.withdraw(f"{model.variant.name} runs instead of {failed.variant.name}")
             return model
 
-        offloader = _open_offloader(options.offload, options, model, bundle.card) if options.offload is not None else None
-        if offloader is not None:
+        def pays_for(size: int) -> bool:
+            budget = next((rule for rule in rules if isinstance(rule, Budget)), None)  # there is none yet at the very start
+            return options.policy != "budget" or (budget is not None and budget.spares(size / 1e6))
+
+        rules: list[Rule | None] = []
+        offloader: Offloader | None = None
+        if options.offload is not None:
+            offloader = _open_offloader(options.offload, options, model, bundle.card, pays_for)
             stack.callback(offloader.close)
         labels = [label.name for label in bundle.card.labels]
-        rules = _rules(options, model, sources, offloader)
+        rules = rules_of(options, model, sources, offloader, say)
         scenes = _scenes(options, model, labels, sources, rules)
         for source in sources:
             stack.enter_context(source)
@@ -121,7 +128,7 @@ def main(**given: Any) -> int:
             ended = "--max-frames reached"
     summary = summarize(tally, model, sources, offloader, sinks, ended)
     try:
-        report(summary, options.summary_path, say)
+        report(summary, options.summary_path, say, offloading=offloader is not None)
     except EdgeError as error:
         if failure is None:
             raise
@@ -226,7 +233,7 @@ def _scenes(
 
         view(model.task)  # a class that the model does not know is told now
         return Scene(
-            policy=_policy(rules[number - 1], options),
+            policy=policy_of(rules[number - 1], options),
             mask=PrivacyMask(masks) if masks else None,
             gate=MotionGate(refresh_s=options.refresh) if options.motion_gate else None,
             view=view,
@@ -236,71 +243,10 @@ def _scenes(
     return [scene(number) for number in range(1, len(sources) + 1)]
 
 
-def _rules(options: RunOptions, model: Model, sources: Sequence[Source], offloader: Offloader | None) -> list[Rule | None]:
-    """How each source's confidences are judged, where there is an endpoint to ask. Only a budget is shared."""
-    if options.max_error is not None and options.policy != "guarantee":
-        raise UsageError("--max-error does nothing without --policy guarantee; give both or neither")
-    if offloader is None:
-        return [None] * len(sources)
-    if options.policy == "budget":
-        return [_budget(options, offloader)] * len(sources)
-    if options.offload_budget is not None:
-        raise UsageError("--offload-budget does nothing without --policy budget; give both or neither")
-    if options.policy == "guarantee":
-        return [_guarantee(options, model, source) for source in sources]
-    return [Threshold(0.5 if options.threshold is None else options.threshold) for _ in sources]
-
-
-def _policy(rule: Rule | None, options: RunOptions) -> Policy:
-    if rule is None:
-        return LocalOnly()
-    return PerObject(rule) if options.track else PerFrame(rule)
-
-
-def _budget(options: RunOptions, offloader: Offloader) -> Budget:
-    allowance, price = options.offload_budget, options.offload_price
-    if allowance is None:
-        raise UsageError("--policy budget needs --offload-budget, as in 5%, 600/h or 20MB/h")
-    if price is not None and (allowance.in_bytes or allowance.per_frame):
-        raise UsageError(f"--offload-price: the budget {allowance.text} is not of money; give an amount as in 0.50/h")
-    threshold = 1.0 if options.threshold is None else options.threshold
-    if allowance.in_bytes:
-        return Budget(allowance, threshold=threshold, cost=lambda: offloader.request_bytes / 1e6)
-    return Budget(allowance, threshold=threshold, cost=lambda: price or 1.0)
-
-
-def _guarantee(options: RunOptions, model: Model, source: Source) -> Guarantee:
-    changing = {"score_threshold", "classes", "roi", "second_look", "threshold"}
-    for name in sorted(changing):
-        if getattr(options, name) not in (None, ()):
-            flag = f"--{name.replace('_', '-')}"
-            raise UsageError(f"--policy guarantee: the bundle's promises are for its own answers; leave {flag} out")
-    unit = "object" if options.track else "frame"
-    name, alpha = f"{model.name} {model.variant.name}", 0.05 if options.max_error is None else options.max_error
-    selection = next((one for one in model.variant.selections if one.unit == unit), None)
-    if selection is None:
-        raise UsageError(
-            f"--policy guarantee: the card of {name} promises nothing {unit} by {unit}; build it again with edge-quantize"
-        )
-    fitting = [promise for promise in selection.promises if promise.alpha <= alpha]
-    if not fitting:
-        there = ", ".join(f"{promise.alpha:g}" for promise in selection.promises) or "none"
-        raise UsageError(
-            f"--max-error {alpha:g}: the {selection.answers} answers that calibrated {name} support no such promise; "
-            f"there are {there}; build it with more pictures"
-        )
-    from edge.sources.pictures import PictureSource  # only now: a camera needs none of it
-
-    spacing_s = 0.0 if isinstance(source, PictureSource) else 1.0  # a folder's pictures are no neighbours
-    return Guarantee(fitting[-1], selection, source=source.name, spacing_s=spacing_s)
-
-
-def _open_offloader(url: str, options: RunOptions, model: Model, card: Card) -> Offloader:
-    if options.redact is not None and not isinstance(model.task, Detect):
-        raise UsageError(f"--redact is for detectors, {model.name} is none and cannot say where something is; leave it out")
+def _open_offloader(url: str, options: RunOptions, model: Model, card: Card, pays_for: Callable[[int], bool]) -> Offloader:
     from edge.commands.run_offload import open_offloader  # only now: it brings an HTTP client
 
-    return open_offloader(url, options, model, card, say)
+    return open_offloader(url, options, model, card, say, pays_for)
 
 
 def _pump(
@@ -308,6 +254,7 @@ def _pump(
 ) -> tuple[str, EdgeError | None]:
     """Give every event to every sink until the sources end, a signal comes or something fails; how it ended."""
     said = [0] * len(sources)
+    said_at_once = {"endpoint-lost", "endpoint-back", *(["source-ended"] if len(sources) == 1 else [])}
     failure: EdgeError | None = None
     ended = "the source ended" if len(sources) == 1 else "the sources ended"
     with _stopping_on_signals(sources) as signals:
@@ -316,7 +263,7 @@ def _pump(
                 for sink in sinks:
                     sink.emit(event)
                 tally.add(event)
-                if isinstance(event, Notice) and (event.kind != "source-ended" or len(sources) > 1):
+                if isinstance(event, Notice) and event.kind not in said_at_once:
                     say(f"{event.about}: {event.text}")
                 del event  # its picture's memory may be needed
                 _say_skipped(sources, said)

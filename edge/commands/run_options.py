@@ -242,7 +242,8 @@ OPTIONS = (
         "--max-error",
         metavar="X",
         type=_Number(0, 1, min_open=True, max_open=True),
-        help="The error rate that --policy guarantee promises for frames that are not offloaded.  [default: 0.05]",
+        help="The error rate that --policy guarantee promises for frames that are not offloaded, or the nearest below that "
+        "the bundle has.  [default: 0.05]",
     ),
     click.option(
         "--offload-deadline",
@@ -257,8 +258,8 @@ OPTIONS = (
         type=click.Choice(["frame", "crop", "tensor"]),
         default="frame",
         show_default=True,
-        help="Send the frame as JPEG, the part of it around the objects asked about, or a raw tensor as the endpoint's "
-        "metadata says.",
+        help="Send the frame as JPEG, with --track the part of it around the objects asked about, or a raw tensor as the "
+        "endpoint's metadata says.",
     ),
     click.option("--redact", metavar="A,B,...", help="Grey out objects of these classes in what is sent; else send nothing."),
     click.option("--spool", metavar="DIR", help="Keep frames that could not be sent here, and send them when they can be."),

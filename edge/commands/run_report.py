@@ -42,6 +42,7 @@ def summarize(
         skipped=sum(len(source.skipped) for source in sources),
         offloaded=offloader.submitted if offloader else 0,
         revised=tally.revised,
+        offload_given_up=offloader.given_up if offloader else 0,
         offload_failed=offloader.failed if offloader else 0,
         late=offloader.late if offloader else 0,
         withheld=offloader.withheld if offloader else 0,
@@ -49,6 +50,7 @@ def summarize(
         spooled=offloader.spooled if offloader else 0,
         spool_sent=offloader.spool_sent if offloader else 0,
         spool_lost=offloader.spool_lost if offloader else 0,
+        spool_waiting=offloader.spool_waiting if offloader else 0,
         events_lost=sum(sink.lost for sink in sinks),
         latency_ms=tally.latencies(),
         first_result_s=round(tally.first_result_s, 3),
@@ -64,10 +66,12 @@ def _counts(source: Source, tally: Tally) -> SourceCounts:
     return SourceCounts(utf8(source.name), frames, source.dropped, len(source.skipped), lost)
 
 
-def report(summary: Summary, path: str | None, say: Callable[[str], None]) -> None:
+def report(summary: Summary, path: str | None, say: Callable[[str], None], *, offloading: bool) -> None:
     """Say the summary in a few lines, and write it whole where it was asked for."""
     if summary.frames:
         _say_summary(summary, say)
+        if offloading:
+            _say_offload(summary, say)
     elif summary.ended.startswith("ended by"):  # by a signal; an error has a line of its own
         say(f"no frames; {summary.ended}")
     if summary.events_lost:
@@ -100,12 +104,20 @@ def _say_summary(summary: Summary, say: Callable[[str], None]) -> None:
         f"(p50 of infer {latency.infer.p50:.1f}, prepare {latency.prepare.p50:.1f}, decode {latency.decode.p50:.1f}); "
         f"first result after {summary.first_result_s:.2f} s, cpu {summary.cpu_seconds:.1f} s, peak {summary.peak_rss_mb:.0f} MB"
     )
-    if summary.offloaded or summary.offload_declined:
-        late = f"{summary.late} late, " if summary.late else ""
-        withheld = f"{summary.withheld} withheld, " if summary.withheld else ""
+
+
+def _say_offload(summary: Summary, say: Callable[[str], None]) -> None:
+    late = f"{summary.late} late, " if summary.late else ""
+    withheld = f"{summary.withheld} withheld, " if summary.withheld else ""
+    given_up = f"{summary.offload_given_up} given up by a full queue, " if summary.offload_given_up else ""
+    away = f"; {summary.offload_declined} more were uncertain while the endpoint was away" if summary.offload_declined else ""
+    if summary.offloaded:
+        became = f"{summary.revised} revised by the cloud, {late}{withheld}{given_up}{summary.offload_failed} failed"
+    else:
+        became = "no frame could be asked about" if away else "no frame was to be asked about"
+    say(f"offloaded {summary.offloaded}: {became}{away}")
+    if summary.spooled or summary.spool_sent or summary.spool_lost or summary.spool_waiting:
         say(
-            f"offloaded {summary.offloaded}: {summary.revised} revised by the cloud, {late}{withheld}"
-            f"{summary.offload_failed} failed; {summary.offload_declined} more were uncertain while the endpoint was away"
+            f"spool: {summary.spooled} frames kept, {summary.spool_sent} sent, {summary.spool_lost} lost, "
+            f"{summary.spool_waiting} waiting for the next run"
         )
-    if summary.spooled or summary.spool_sent or summary.spool_lost:
-        say(f"spool: {summary.spooled} frames kept, {summary.spool_sent} sent, {summary.spool_lost} lost")

@@ -37,9 +37,13 @@ class Credentials:
         given = {"--offload-ca": self.ca, "--offload-pin": self.pin, "--offload-cert": self.certificate}
         idle = next((flag for flag, value in given.items() if value), None)
         if idle is not None and not address.encrypted:
-            raise UsageError(f"{idle} does nothing over http; use an https:// URL or leave it out")
+            raise UsageError(f"{idle} does nothing over {address.scheme}; use {address.secure_scheme}:// or leave it out")
         if self.token() is not None and not address.encrypted and not address.on_loopback:
-            raise UsageError(f"--offload {address.root}: a token would cross the network in the clear; use https://")
+            raise UsageError(
+                f"--offload {address.root}: a token would cross the network in the clear; use {address.secure_scheme}://"
+            )
+        if self.pin is not None and address.by_grpc:
+            raise UsageError("--offload-pin: gRPC looks at no fingerprint; give --offload-ca, or ask over https://")
         if address.encrypted:
             self.context()
         self.fingerprint()
@@ -72,8 +76,27 @@ class Credentials:
                 context.load_cert_chain(self.certificate, self.key, password=_no_password)
             except (OSError, ssl.SSLError) as error:
                 where = f"--offload-cert {self.certificate}" + (f", --offload-key {self.key}" if self.key else "")
-                raise UsageError(f"{where}: {_reason(error)}; give a PEM certificate and its key, without a password") from None
+                there = " in one file, or the key as --offload-key" if self.key is None else ""
+                raise UsageError(
+                    f"{where}: {_reason(error)}; give a PEM certificate and its key{there}, without a password"
+                ) from None
         return context
+
+    def authorities(self) -> bytes | None:
+        """The certificates, PEM, that must have signed the server's: `ca`, or the system's; None where it has none."""
+        if self.ca is not None:
+            return Path(self.ca).read_bytes()
+        places = ssl.get_default_verify_paths()
+        if places.cafile:
+            return Path(places.cafile).read_bytes()
+        hashed = sorted(Path(places.capath).glob("*.[0-9]")) if places.capath else []
+        return b"\n".join(path.read_bytes() for path in hashed) or None
+
+    def own(self) -> tuple[bytes | None, bytes | None]:
+        """Our key and certificate, PEM."""
+        if self.certificate is None:
+            return None, None
+        return Path(self.key or self.certificate).read_bytes(), Path(self.certificate).read_bytes()
 
     def token(self) -> str | None:
         """The bearer token as it is now, so that one that is renewed is found. Raises UsageError."""
@@ -85,7 +108,8 @@ class Credentials:
                 with Path(self.token_file).open("rb") as file:
                     text = file.read(TOKEN_LIMIT_BYTES).decode("ascii", "replace")
             except OSError as error:
-                raise UsageError(f"{where}: {error.strerror}; give a file that can be read") from None
+                hint = f"write the token into it, or set {TOKEN_VARIABLE} instead"
+                raise UsageError(f"{where}: {error.strerror}; {hint}") from None
         token = text.strip()
         if not token and self.token_file is None:
             return None
@@ -101,5 +125,5 @@ def _no_password() -> str:
 
 def _reason(error: OSError) -> str:
     if isinstance(error, ssl.SSLError):
-        return (error.reason or "not as expected").replace("_", " ").lower()
+        return error.reason.replace("_", " ").lower() if error.reason else "no PEM certificate with its key"
     return error.strerror or "cannot be read"

@@ -2,29 +2,36 @@
 
 from __future__ import annotations
 
+import os
 import random
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
-from urllib.parse import quote
+from typing import TYPE_CHECKING
 
-from edge.errors import EdgeError, OffloadError
+from edge.errors import EdgeError, OffloadError, UsageError
 from edge.offload.address import Address
 from edge.offload.breaker import Breaker
 from edge.offload.credentials import Credentials
-from edge.offload.forms import Form, Question, parameters
+from edge.offload.forms import Form, Question, bytes_of, parameters
 from edge.offload.pictures import RedactionError, redacted
-from edge.offload.served import Served, read_served
+from edge.offload.served import Served
 from edge.offload.spool import Stored
-from edge.offload.transport import Reply, RequestError, Transport
+from edge.offload.transport import Reply, Request, RequestError, Transport
 from edge.offload.uplink import LADDER, Rung, Uplink
 from edge.offload.waiting import Job
-from edge.oip import NamedTensor, ProtocolError, decode_response, encode_request
-from edge.types import Event, Result
+from edge.oip import NamedTensor, ProtocolError
+from edge.types import Event, Notice, Result
+
+if TYPE_CHECKING:  # only a grpc:// address brings its libraries
+    from edge.offload.grpc_transport import GrpcReply, GrpcTransport
 
 NO_BINARY = (400, 415, 500)
 """What servers say to BYTES as binary data where they take JSON only, as MLServer does."""
+GRPC_SETTINGS = {"GRPC_VERBOSITY": "NONE", "GRPC_DNS_RESOLVER": "native"}
+"""It writes no lines of its own beside ours, and finds hosts as the system does: its own resolver knows no board.local."""
 RETRY_S = 0.1
 """Before the first retry; the pause doubles with each, with jitter."""
 STORED_DEADLINE_S = 30.0
@@ -43,7 +50,10 @@ class Answer:
 class Endpoint:
     """A model at an address, asked in one form over `connections`; may be used from several threads.
 
-    `wait` waits so many seconds and says whether the client was closed meanwhile.
+    `wait` waits so many seconds and says whether the client was closed meanwhile. That the endpoint is lost, and that it
+    answers again, is said and stands in `notices`; whoever reads them takes them off. `sent_bytes` are those of all inputs
+    that it was sent, stored frames as well, at each attempt. What a broken connection had taken nobody knows: it counts as
+    nothing.
     """
 
     def __init__(
@@ -59,21 +69,39 @@ class Endpoint:
         say: Callable[[str], None],
         wait: Callable[[float], bool],
     ) -> None:
+        self.notices: deque[Notice] = deque()
+        self.sent_bytes = 0
         self.breaker = Breaker()
         self.uplink = Uplink(deadline_s / 2)
-        self._root, self._model = address.root, address.model
-        self._path = f"/v2/models/{quote(address.model, safe='/')}"
+        self._address, self._root, self._model = address, address.root, address.model
         self._form = form
         self._deadline_s = deadline_s
         self._redact = redact
         self._fallback = fallback
         self._say = say
         self._wait = wait
-        self._transport = Transport(address, credentials, connections=connections)
+        self._transport = open_transport(address, credentials, connections, deadline_s)
         self._served: Served | None = None
         self._binary: bool | None = None
-        """Whether tensors are sent as binary data rather than JSON; None: not known yet."""
+        """Whether tensors are sent as binary data rather than as JSON or typed contents; None: not known yet."""
         self._asking_metadata = threading.Lock()
+        self._counting = threading.Lock()
+
+    def check_model(self, local: Result) -> bool:
+        """Ask what the model takes, and whether it can be asked about results like `local`; whether it can.
+
+        A failure is told to the breaker and said as that of a frame is.
+        """
+        begun_s = time.monotonic()
+        if not self.breaker.enter(begun_s):
+            return False
+        try:
+            self._check(self._known(begun_s + self._deadline_s), local)
+        except Exception as error:
+            self._note_failure(error, fair=True)
+            return False
+        self._note_success()
+        return True
 
     def ask(self, job: Job) -> Answer:
         """The answer, after as many attempts as are safe and fit before the deadline. Raises EdgeError."""
@@ -135,7 +163,7 @@ class Endpoint:
         outputs = [name for name in ("boxes", "labels", "scores") if served.gives(name)]
         picture = NamedTensor.of("image", [stored.picture])
         try:
-            self._infer(picture, outputs, stored.key, stored.key, dict(stored.parameters), served, until_s)
+            self._infer(Request(picture, outputs, stored.key, stored.key, stored.parameters), served, until_s)
         except RequestError as error:
             if error.refused:
                 self._served = None  # another server may have come in its place, and it is not for that one to refuse
@@ -148,20 +176,19 @@ class Endpoint:
 
     def _exchange(self, job: Job, question: Question, served: Served, rung: Rung, until_s: float) -> Answer:
         """One request and its answer."""
-        told = dict(parameters(job.event, question, job.key)) if served.ours else {}
+        told = parameters(job.event, question, job.key) if served.ours else {}
+        request = Request(question.tensor, question.outputs, str(job.event.frame.sequence), job.key, told)
         size = question.bytes
         begun_s = time.monotonic()
         try:
-            reply = self._infer(
-                question.tensor, question.outputs, str(job.event.frame.sequence), job.key, told, served, until_s
-            )
+            reply = self._infer(request, served, until_s)
         except RequestError as error:
             if error.late and until_s - begun_s >= self._deadline_s / 2:  # else it was not the uplink's fault
                 self.uplink.late(rung, size, time.monotonic() - begun_s)
             raise
         self.uplink.note(rung, size, reply.seconds)
         try:
-            response = decode_response(reply.body, reply.headers)
+            response = reply.response()
             result = self._form.answer(job.event, question, response)
         except (ProtocolError, KeyError, ValueError, TypeError) as error:
             raise OffloadError(f"{self._root}: the answer makes no sense: {error}") from None
@@ -170,33 +197,35 @@ class Endpoint:
         variant = str(response.parameters.get("variant", ""))  # edge-cloud says it, other servers do not
         return Answer(job.event, result, response.model_name, variant)
 
-    def _infer(
-        self,
-        tensor: NamedTensor,
-        outputs: Sequence[str],
-        request_id: str,
-        key: str,
-        told: dict[str, str],
-        served: Served,
-        until_s: float,
-    ) -> Reply:
-        """One request; where another server than edge-cloud refuses the first picture as binary data, in JSON as well."""
-        path, more = f"{self._path}/infer", {"Idempotency-Key": key}
-        first = self._binary is None and not served.ours and tensor.datatype == "BYTES"
-        body, headers = encode_request(
-            [tensor], outputs, request_id=request_id, parameters=told, binary=self._binary is not False
-        )
+    def _infer(self, request: Request, served: Served, until_s: float) -> Reply | GrpcReply:
+        """One request; where another server than edge-cloud refuses the first picture as binary data, in the other way too."""
+        first = self._binary is None and not served.ours and request.tensor.datatype == "BYTES"
         try:
-            reply = self._transport.post(path, body, headers | more, until_s)
+            reply = self._sent(request, until_s, binary=self._binary is not False)
             self._binary = self._binary is not False
         except RequestError as error:
             if not first or error.status not in NO_BINARY:
                 raise
-            self._binary = True  # unless JSON is taken
-            body, headers = encode_request([tensor], outputs, request_id=request_id, parameters=told, binary=False)
-            reply = self._transport.post(path, body, headers | more, until_s)
+            self._binary = True  # unless the other is taken
+            reply = self._sent(request, until_s, binary=False)
             self._binary = False
         return reply
+
+    def _sent(self, request: Request, until_s: float, *, binary: bool) -> Reply | GrpcReply:
+        """One request, whose bytes count where the endpoint had them."""
+        size, in_time = bytes_of(request.tensor), time.monotonic() < until_s
+        try:
+            reply = self._transport.infer(request, until_s, binary=binary)
+        except RequestError as error:
+            if error.status or (error.late and in_time):
+                self._count(size)
+            raise
+        self._count(size)
+        return reply
+
+    def _count(self, size: int) -> None:
+        with self._counting:
+            self.sent_bytes += size
 
     def _question(self, event: Event, rung: Rung, served: Served | None) -> Question:
         """What to send of a frame. Raises RedactionError, whatever went wrong, where it may not be sent."""
@@ -214,9 +243,8 @@ class Endpoint:
             if self._served is None:
                 self._transport.renew_token()
                 self._binary = None
-                model = self._transport.get(self._path, until_s).body
                 try:
-                    self._served = read_served(self._root, model, self._server(until_s))
+                    self._served = self._transport.served(until_s)
                 except OffloadError as error:
                     raise error if isinstance(error, RequestError) else RequestError(str(error), lasting=True) from None
             return self._served
@@ -228,20 +256,11 @@ class Endpoint:
             raise RequestError(f"{self._root}: model {self._model} {line}", lasting=True)
         return served
 
-    def _server(self, until_s: float) -> bytes | None:
-        """The server's own metadata; None where it gives none: a proxy may pass on its models only."""
-        try:
-            return self._transport.get("/v2", until_s).body
-        except RequestError as error:
-            if error.again or error.late:
-                raise
-            return None
-
     def _check(self, served: Served, local: Result) -> None:
         try:
             self._form.check(served, local)
         except OffloadError as error:
-            line = str(error).replace("--offload URL", f"--offload {self._root}")
+            line = str(error).replace("URL/v2/models/NAME", self._address.named("NAME"))
             raise RequestError(f"{self._root}: model {self._model} {line}", lasting=True) from None
 
     def _note_failure(self, error: Exception, *, fair: bool) -> None:
@@ -252,7 +271,9 @@ class Endpoint:
             return
         now_s = time.monotonic()
         if self.breaker.failed(now_s, rest_s=known.rest_s, at_once=known.lasting) and not self._wait(0.0):
-            self._say(f"offload: {known}; {self._fallback}, trying again in the background")
+            line = f"{known}; {self._fallback}, trying again in the background"
+            self._say(f"offload: {line}")
+            self.notices.append(Notice("endpoint-lost", self._root, line.removeprefix(f"{self._root}: "), time.time()))
         if self.breaker.state(now_s) != "closed":
             self._served = None  # another server may come in its place
 
@@ -262,3 +283,21 @@ class Endpoint:
     def _note_success(self) -> None:
         if self.breaker.succeeded() and not self._wait(0.0):
             self._say(f"offload: {self._root} answers again")
+            self.notices.append(Notice("endpoint-back", self._root, "answers again", time.time()))
+
+
+def open_transport(
+    address: Address, credentials: Credentials, connections: int, deadline_s: float
+) -> Transport | GrpcTransport:
+    """What carries requests to the address. Raises UsageError where gRPC is not installed."""
+    if not address.by_grpc:
+        return Transport(address, credentials, connections=connections)
+    for name, value in GRPC_SETTINGS.items():
+        os.environ.setdefault(name, value)  # read when grpc is imported
+    try:
+        from edge.offload.grpc_transport import GrpcTransport  # only now: it brings grpcio and protobuf
+    except ImportError as error:
+        if (error.name or "").partition(".")[0] not in ("grpc", "google"):
+            raise
+        raise UsageError(f"--offload {address.root}: gRPC is not installed; pip install 'edge-run[grpc]'") from None
+    return GrpcTransport(address, credentials, connect_s=deadline_s / 2)

@@ -17,6 +17,7 @@ from edge.offload.pictures import around, encode_part
 from edge.offload.served import Served
 from edge.offload.uplink import Rung
 from edge.oip import InferResponse, NamedTensor
+from edge.tracking import MIN_IOU
 from edge.types import Detections, Event, Float32, Geometry, Int64, Result, UInt8
 
 SAME_OBJECT_IOU = 0.5
@@ -25,19 +26,25 @@ SAME_OBJECT_IOU = 0.5
 @dataclass(frozen=True, slots=True, eq=False)
 class Question:
     """What is sent about an event: one input, the outputs to ask for, the map from the frame to the picture in the input,
-    and the places, in the local result, of the objects that are asked about (none: all).
+    and the places, in the local result, of the objects that are asked about (none: all). `redacted` are the classes whose
+    objects were greyed out in the picture, where something was.
     """
 
     tensor: NamedTensor
     outputs: Sequence[str]
     geometry: Geometry
     about: tuple[int, ...] = ()
+    redacted: tuple[str, ...] = ()
 
     @property
     def bytes(self) -> int:
         """Roughly what the input takes in a request's body."""
-        data = self.tensor.data
-        return sum(len(item) for item in data) if isinstance(data, list) else data.nbytes
+        return bytes_of(self.tensor)
+
+
+def bytes_of(tensor: NamedTensor) -> int:
+    """Roughly what a tensor takes in a request's body."""
+    return sum(len(item) for item in tensor.data) if isinstance(tensor.data, list) else tensor.data.nbytes
 
 
 class Form(Protocol):
@@ -54,7 +61,10 @@ class Form(Protocol):
 
 
 class FrameForm:
-    """The whole frame, as JPEG."""
+    """The whole frame, as JPEG; `redacted` are the classes that are greyed out in it before."""
+
+    def __init__(self, redacted: Sequence[str] = ()) -> None:
+        self._redacted = tuple(redacted)
 
     def check(self, served: Served, local: Result) -> None:
         """The model takes pictures and is of the kind that ours is."""
@@ -77,7 +87,9 @@ class FrameForm:
 
     def _pictured(self, event: Event, image: UInt8, about: tuple[int, ...], rung: Rung) -> Question:
         jpeg, geometry = encode_part(image, around(event.result, about, event.frame.size_wh), rung)
-        return Question(NamedTensor.of("image", [jpeg]), wanted(event.result), geometry, about)
+        private = event.result.private_xyxy if isinstance(event.result, Detections) else None
+        redacted = self._redacted if private is not None and len(private) else ()
+        return Question(NamedTensor.of("image", [jpeg]), wanted(event.result), geometry, about, redacted)
 
 
 class CropForm(FrameForm):
@@ -132,21 +144,33 @@ def merged(local: Detections, about: Sequence[int], answer: Detections) -> Detec
 
 
 def _tracks_of(overlaps: Float32, tracks: Int64) -> Int64:
-    """For each row of overlaps [n, m] the track of the column it overlaps best, the best pairs first; else 0."""
+    """For each row of overlaps [n, m] the track of the column it overlaps best, the best pairs first; else 0: too little."""
     given = np.zeros(len(overlaps), np.int64)
     left = overlaps.copy()
-    while left.size and left.max() > 0:
+    while left.size and left.max() >= MIN_IOU:
         row, column = np.unravel_index(int(left.argmax()), left.shape)
         given[row] = tracks[column]
         left[row, :] = left[:, column] = 0
     return given
 
 
+def with_tracks(answer: Result, local: Result) -> Result:
+    """The answer with the tracks of the local objects that its own overlap best, where there are tracks and it has none."""
+    if not isinstance(answer, Detections) or not isinstance(local, Detections):
+        return answer
+    if local.tracks is None or answer.tracks is not None:
+        return answer
+    return replace(answer, tracks=_tracks_of(box_iou(answer.boxes_xyxy, local.boxes_xyxy), local.tracks))
+
+
 def parameters(event: Event, question: Question, key: str) -> Mapping[str, str]:
-    """What a server that collects hard pictures wants to know besides: the local result, in pixels of what is sent."""
-    record = event_record(replace(event, result=_as_sent(event.result, question)))
+    """What a server that collects hard pictures wants to know besides: the local result, in pixels of what is sent, and
+    which classes are greyed out in a picture where something is.
+    """
+    record = event_record(replace(event, result=_as_sent(event.result, question), opinions={}))
     local = msgspec.json.encode(record.result).decode()
-    return {"local": local, "source": record.source, "captured_at": record.captured_at, "key": key}
+    told = {"local": local, "source": record.source, "captured_at": record.captured_at, "key": key}
+    return told | {"redacted": ",".join(question.redacted)} if question.redacted else told
 
 
 def _as_sent(result: Result, question: Question) -> Result:

@@ -1,16 +1,18 @@
-"""Requests over kept connections, each with a deadline, and what became of them in words."""
+"""Requests by HTTP over kept connections, each with a deadline, and what became of them in words."""
 
 from __future__ import annotations
 
 import contextlib
 import json
+import socket
 import ssl
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 from typing import Any
+from urllib.parse import quote
 
 import urllib3
 
@@ -19,6 +21,8 @@ from edge.errors import OffloadError, UsageError
 from edge.offload.address import Address
 from edge.offload.connections import punctual, punctual_pools
 from edge.offload.credentials import Credentials
+from edge.offload.served import Served, read_served
+from edge.oip import InferResponse, NamedTensor, decode_response, encode_request
 
 ANSWER_LIMIT_BYTES = 4 << 20
 BUSY = (429, 503)
@@ -28,6 +32,8 @@ REFUSED = (400, 413, 422)
 """What is about the picture itself, rather than about where or how it was sent."""
 CUT_OFF = (ssl.SSLEOFError, ssl.SSLZeroReturnError, ssl.SSLSyscallError)
 """TLS that broke off, as a network does, rather than failed."""
+HOST_NOT_FOUND = "host name not found; check its spelling and this machine's DNS"
+NOT_TRUSTED = "give --offload-ca FILE, or check the host name and this machine's clock"
 
 
 class RequestError(OffloadError):
@@ -55,12 +61,27 @@ class RequestError(OffloadError):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Request:
+    """One inference: its input, the outputs to ask for, its number, the key that it has at each attempt, and what it tells."""
+
+    tensor: NamedTensor
+    outputs: Sequence[str]
+    id: str
+    key: str
+    parameters: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Reply:
     """An answer with status 200, and how many seconds it took from the beginning of the request."""
 
     body: bytes
     headers: Mapping[str, str]
     seconds: float
+
+    def response(self) -> InferResponse:
+        """What it says. Raises ProtocolError."""
+        return decode_response(self.body, self.headers)
 
 
 class Transport:
@@ -71,6 +92,7 @@ class Transport:
 
     def __init__(self, address: Address, credentials: Credentials, *, connections: int) -> None:
         self._address, self._credentials = address, credentials
+        self._path = f"/v2/models/{quote(address.model, safe='/')}"
         self._token: str | None = None
         self._headers: dict[str, str] = {}
         security: dict[str, Any] = {"ssl_context": credentials.context()} if address.encrypted else {}
@@ -87,6 +109,24 @@ class Transport:
             raise RequestError(str(error), lasting=True) from None
         authorization = {"Authorization": f"Bearer {self._token}"} if self._token else {}
         self._headers = {"User-Agent": f"edge-run/{__version__}"} | authorization
+
+    def served(self, until_s: float) -> Served:
+        """What the model takes and gives, and whether edge-cloud serves it. Raises OffloadError for what says neither."""
+        model = self.get(self._path, until_s).body
+        try:
+            server = self.get("/v2", until_s).body
+        except RequestError as error:
+            if error.again or error.late:
+                raise
+            server = None  # a proxy may pass on its models only
+        return read_served(self._address.root, model, server)
+
+    def infer(self, request: Request, until_s: float, *, binary: bool) -> Reply:
+        """The answer to a request, whose tensors are sent as `binary` data or as JSON. Raises RequestError."""
+        body, headers = encode_request(
+            [request.tensor], request.outputs, request_id=request.id, parameters=request.parameters, binary=binary
+        )
+        return self.post(f"{self._path}/infer", body, headers | {"Idempotency-Key": request.key}, until_s)
 
     def get(self, path: str, until_s: float) -> Reply:
         """What is at `path` below the root. Raises RequestError; `until_s` is on the monotonic clock."""
@@ -157,7 +197,7 @@ class Transport:
             time.monotonic() >= until_s  # it was cut off
             or any(isinstance(cause, urllib3.exceptions.TimeoutError | TimeoutError) for cause in causes)
         )
-        what = f"no answer within {left_s:.3g} s" if timed_out and not unsafe else in_words(error, left_s)
+        what = f"no answer within {left_s:.3g} s" if timed_out and not unsafe else in_words(error, left_s, f"; {NOT_TRUSTED}")
         return RequestError(
             f"{self._address.root}: {what}",
             again=not (answered or unsafe or timed_out),
@@ -171,7 +211,7 @@ class Transport:
             message = message.replace(self._token, "***")  # before a cut could leave a part of it
         message = message[:MESSAGE_LETTERS]
         if status == 404:
-            hint = f"name the model with --offload {root}/v2/models/NAME"
+            hint = f"name the model with --offload {self._address.named('NAME')}"
             return RequestError(f"{root}: no model {self._address.model} there ({message}); {hint}", lasting=True)
         if status in UNAUTHORIZED:
             hint = "give --offload-token-file" if self._token is None else "give another token"
@@ -185,17 +225,22 @@ class Transport:
         )
 
 
-def in_words(error: urllib3.exceptions.HTTPError, timeout_s: float) -> str:
-    """What kept a request from being answered, in a few words; `timeout_s` is the time that it had."""
+def in_words(error: urllib3.exceptions.HTTPError, timeout_s: float, untrusted: str = "") -> str:
+    """What kept a request from being answered, in a few words; `timeout_s` is the time that it had.
+
+    `untrusted` is what to do where its certificate is not trusted.
+    """
     for cause in _causes(error):
         if isinstance(cause, CUT_OFF):
             return "the connection broke"
         if isinstance(cause, ssl.SSLCertVerificationError):
-            return f"TLS failed, its certificate is not trusted ({cause.verify_message})"
+            return f"TLS failed, its certificate is not trusted ({cause.verify_message}){untrusted}"
         if isinstance(cause, ssl.SSLError):
             return f"TLS failed ({cause.reason or 'no reason given'}); if it does not speak TLS, use http://"
         if isinstance(cause, urllib3.exceptions.SSLError) and "ingerprint" in str(cause):
-            return "TLS failed, its certificate is not the pinned one"
+            return "TLS failed, its certificate is not the pinned one; if it was renewed, pin the new one"
+        if isinstance(cause, socket.gaierror | urllib3.exceptions.NameResolutionError):
+            return HOST_NOT_FOUND
         if isinstance(cause, ConnectionRefusedError):
             return "connection refused"
         if isinstance(cause, urllib3.exceptions.TimeoutError | TimeoutError) and not isinstance(

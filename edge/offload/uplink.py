@@ -27,7 +27,7 @@ LADDER = (
     Rung(320, 60, 0.052),
 )
 TYPICAL_BYTES = 250e3
-"""Of a photograph at the first rung, before any was sent."""
+"""Of a photograph at the first rung, before any was seen."""
 KEPT = 0.85
 """What an observation still weighs when the next one comes."""
 PATIENCE = 8
@@ -51,6 +51,7 @@ class Uplink:
         self._place = 0
         self._fitting = 0
         self._first_rung_bytes = 0.0
+        self._expected_bytes = TYPICAL_BYTES
         self._n = self._x = self._y = self._xx = self._xy = 0.0
 
     @property
@@ -61,7 +62,11 @@ class Uplink:
     @property
     def request_bytes(self) -> float:
         """What the next picture will take, by those so far."""
-        return (self._first_rung_bytes or TYPICAL_BYTES) * self.rung.share
+        return (self._first_rung_bytes or self._expected_bytes) * self.rung.share
+
+    def expect(self, first_rung_bytes: int) -> None:
+        """Take it that pictures are of this size at the first rung, until one was sent."""
+        self._expected_bytes = float(first_rung_bytes)
 
     @property
     def overhead_s(self) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -156,10 +157,64 @@ def test_what_nobody_waits_for_is_not_inferred(batcher: Any) -> None:
         line.submit(waiting.work)
     while not engine.batches:
         time.sleep(0.001)
-    left.work.cancelled = True
+    left.work.cancel()
     engine.go.set()
     assert last.firsts() == [3]
     assert engine.batches == [1, 1]
+    assert not left.come.is_set()
+
+
+def test_who_has_left_keeps_nobody_waiting_and_no_picture_in_memory(batcher: Any) -> None:
+    engine = Recorder(batch=1)
+    line = batcher(engine)
+    line._seconds_each = 0.5
+    engine.go.clear()
+    at_work = Waiting(picture(1), picture(2))
+    line.submit(at_work.work)
+    while not engine.batches:
+        time.sleep(0.001)
+    held = picture(7)
+    gone = weakref.ref(held)
+    leaving, staying = Waiting(*[held] * 9), Waiting(picture(4))
+    del held
+    line.submit(leaving.work)
+    line.submit(staying.work)
+    assert (line.waiting, line.expected_wait_s) == (12, 6.0)
+    leaving.work.cancel()
+    leaving.work.cancel()
+    assert (line.waiting, line.expected_wait_s) == (3, 1.5)
+    assert gone() is None
+    at_work.work.cancel()
+    assert line.waiting == 2  # a lane is at work on one of its two
+    engine.go.set()
+    assert staying.firsts() == [4]
+    line.retire()
+    line.join(5)
+    assert line.waiting == 0
+    assert len(engine.batches) == 2
+
+
+def test_a_request_that_failed_keeps_nobody_waiting(batcher: Any) -> None:
+    engine = Recorder(batch=1)
+    line = batcher(engine)
+    engine.go.clear()
+    at_work = Waiting(picture(1))
+    line.submit(at_work.work)
+    while not engine.batches:
+        time.sleep(0.001)
+
+    def bad() -> Tensor:
+        raise DataError("input image, element 0: no picture")
+
+    spoilt, staying = Waiting(bad, *[picture(2)] * 8), Waiting(picture(4))
+    line.submit(spoilt.work)
+    line.submit(staying.work)
+    assert line.waiting == 11
+    engine.go.set()
+    assert staying.firsts() == [4]
+    line.retire()
+    line.join(5)
+    assert (line.waiting, engine.batches) == (0, [1, 1])
 
 
 def test_a_retired_model_answers_what_it_took_and_closes_its_engine(batcher: Any) -> None:

@@ -66,7 +66,26 @@ def test_a_taken_port_is_one_line_and_exit_1(bundle: Path) -> None:
         (["--port", "70000"], "Invalid value for '--port'"),
         (["--name", "a/b"], "--name a/b: expected up to 100 letters"),
         (["--variant", "int3"], "tiny: no variant named 'int3'; it has float32"),
-        (["--host", "no..host"], "--host no..host: "),
+        (["--host", "no..host"], "; give an address of this machine, or 0.0.0.0 for every one"),
+        (["--host", "192.0.2.1", "--insecure"], "--host 192.0.2.1: is no address of this machine; give one, or 0.0.0.0"),
+        (
+            ["--models", "/none/such"],
+            "--models /none/such: cannot be read: No such file or directory; give",
+        ),
+        (["--keep", __file__], f"--keep {__file__}: is no folder; give a folder that can be written to"),
+        (["--keep-mb", "5"], "--keep-mb limits what --keep DIR keeps; give that, too, or leave it out"),
+        (
+            ["--token-file", "/none/such"],
+            "--token-file /none/such: cannot be read: No such file or directory; give",
+        ),
+        (
+            ["--tls-cert", "/none", "--tls-key", "/none"],
+            "--tls-cert /none: cannot be read: No such file or directory",
+        ),
+        (
+            ["--tls-cert", __file__, "--tls-key", __file__],
+            f"--tls-cert {__file__}: is no PEM file, which has",
+        ),
         (["surplus"], "unexpected extra argument"),
     ],
 )
@@ -75,6 +94,19 @@ def test_what_cannot_be_is_one_line_and_exit_2(bundle: Path, arguments: list[str
     assert code == 2
     assert said.startswith("edge-cloud: ")
     assert message in said
+
+
+def test_two_bundles_of_one_name_are_bad_usage(bundle: Path) -> None:
+    code, said = refused("--model", bundle, "--model", bundle, "--port", 0)
+    assert code == 2
+    assert said == "edge-cloud: two models are named tiny; leave one out, or serve it by another edge-cloud\n"
+
+
+def test_an_index_that_is_none(bundle: Path, tmp_path: Path) -> None:
+    (tmp_path / "index.sqlite").write_text("a diary, and no database at all")
+    code, said = refused("--model", bundle, "--port", 0, "--keep", tmp_path)
+    assert code == 2
+    assert f"--keep {tmp_path / 'index.sqlite'}: cannot be used: file is not a database; remove it, or" in said
 
 
 def test_without_the_extra_it_names_the_extra(bundle: Path) -> None:

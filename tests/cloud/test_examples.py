@@ -13,14 +13,16 @@ import msgspec
 import numpy as np
 import pytest
 
-from cloud.examples import INDEX, STEM_LETTERS, Example, Keeper, Store, disagreement
+from cloud.examples import STEM_LETTERS, Keeper, Store
 from cloud.kept import export, main
 from cloud.metrics import Metrics
+from cloud.opinions import disagreement
 from cloud.served import Served
 from edge.boxes_data import labelled_boxes
 from edge.bundle import open_bundle
 from edge.datasets import class_folders
 from edge.events import ClassRecord, ObjectRecord, ResultRecord
+from edge.kept import INDEX, Example, records
 from edge.model import Model, open_model
 from edge.oip import NamedTensor, encode_request
 from tests.cloud.conftest import InProcess, in_process, running
@@ -88,7 +90,7 @@ def add(store: Store, letter: str, differ: float, confidence: float = 0.5, size:
 
 
 def kept(store: Store) -> list[str]:
-    return [path.stem[0] for path, _ in store.examples()]
+    return [path.stem[0] for path, _ in records(store._folder, pytest.fail)]
 
 
 def test_the_least_valuable_go_first(store: Any, tmp_path: Path) -> None:
@@ -134,7 +136,7 @@ def test_what_else_is_in_the_folder_is_left_alone(store: Any, tmp_path: Path) ->
         record.picture = picture
         (folder / f"{name}.json").write_bytes(msgspec.json.encode(record))
     opened = store(3000)
-    assert kept(opened) == []
+    assert records(folder, [].append) == []
     for letter in "cdef":
         assert add(opened, letter, 0.5)
     for path in (folder / "holiday.jpg", folder / "notes.part", folder / "notes.json", tmp_path / "secret.jpg"):
@@ -182,10 +184,9 @@ def test_a_request_is_kept_with_both_opinions_and_once(keeping: Any, tmp_path: P
     ask(endpoint, jpeg, headers={"Idempotency-Key": "frame 8"}, local="no JSON")
     ask(endpoint, jpeg, jpeg[:-2] + b"  \xff\xd9")
     keeper.close()
-    reopened = Store(tmp_path / "kept", 1 << 20)
-    found = {example.key: (path, example) for path, example in reopened.examples() if example.key}
-    assert len(kept(reopened)) == 4
-    reopened.close()
+    everything = records(tmp_path / "kept", pytest.fail)
+    found = {example.key: (path, example) for path, example in everything if example.key}
+    assert len(everything) == 4
     path, seven = found["frame 7"]
     assert path.read_bytes() == jpeg
     assert (seven.source, seven.captured_at, seven.model) == ("garden", "2026-01-01T00:00:00Z", "tiny")
@@ -265,9 +266,7 @@ def test_a_detectors_examples_as_yolo(tiny_detector: Path, tmp_path: Path) -> No
         assert endpoint("POST", "/v2/models/squares/infer", body, headers).status == 200
     endpoint.close()
     keeper.close()
-    store = Store(tmp_path / "kept", 1 << 20)
-    assert export(store.examples(), tmp_path / "out") == 2
-    store.close()
+    assert export(tmp_path / "kept", tmp_path / "out") == 2
     samples = labelled_boxes(tmp_path / "out", bundle.card.labels)
     seen = [sample for sample in samples if len(sample.class_ids)]
     assert len(samples) == 2

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
+import socket
+import threading
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,15 +25,17 @@ from tests.cloud.test_network import CERTIFICATES, TOKEN
 from tests.cloud.test_triton import expected  # noqa: F401 -- a fixture
 
 if importlib.util.find_spec("grpc") is None or importlib.util.find_spec("tritonclient") is None:
-    pytest.skip("grpcio or tritonclient is not installed; pip install 'edge-run[grpc]' tritonclient", allow_module_level=True)
+    pytest.skip(
+        "grpcio or tritonclient is not installed; pip install 'edge-run[cloud,grpc]' tritonclient", allow_module_level=True
+    )
 
 import grpc
 import tritonclient.grpc as client
 from tritonclient.grpc import service_pb2 as theirs
 from tritonclient.utils import InferenceServerException
 
-from cloud.grpc_messages import FIELDS, MESSAGES
 from cloud.grpc_service import Methods
+from edge.grpc_messages import FIELDS, MESSAGES
 
 
 @pytest.mark.parametrize("name", FIELDS)
@@ -158,6 +163,42 @@ def test_typed_contents(process: Process, jpeg: bytes) -> None:
             assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
         with pytest.raises(grpc.RpcError, match="1 raw_input_contents for 0 inputs"):
             call(request(model_name="tiny", raw_input_contents=[b"x"]))
+
+
+def test_calls_and_connections_that_say_nothing_end(bundle: Path, jpeg: bytes) -> None:
+    run = (
+        "import cloud.body; cloud.body.READ_S = 0.5; import cloud.connections; cloud.connections.CONNECTION_LIMIT = 4; "
+        "import cloud.grpc_service as service; service.CONNECTIONS['max_connection_idle_ms'] = 1000; "
+        "from cloud.cli import main; main()"
+    )
+    with ExitStack() as stack:
+        endpoint = stack.enter_context(running("--model", bundle, "--grpc-port", 0, program=["-c", run]))
+        channel = stack.enter_context(grpc.insecure_channel(grpc_address(endpoint)))
+        silent = threading.Event()
+        stack.callback(silent.set)
+
+        def nothing() -> Iterator[bytes]:
+            silent.wait(20)
+            yield from ()
+
+        infer = channel.stream_unary("/inference.GRPCInferenceService/ModelInfer")
+        held = [infer.future(nothing()) for _ in range(3)]
+        for one in held:
+            assert one.code() == grpc.StatusCode.DEADLINE_EXCEEDED
+            assert "the request did not arrive within 0.5 s" in one.details()
+        for garbage in ((), (b"\xff\xff",)):
+            with pytest.raises(grpc.RpcError, match="the call brought no message of its type") as caught:
+                infer(iter(garbage))
+            assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+        host, port = grpc_address(endpoint).split(":")
+        idle = [stack.enter_context(socket.create_connection((host, int(port)), timeout=10)) for _ in range(8)]
+        assert idle[-1].recv(1) == b""
+        for sock in idle:
+            while sock.recv(100):  # its settings, and that it has been idle
+                pass
+        with client.InferenceServerClient(grpc_address(endpoint)) as opened:
+            assert opened.infer("tiny", [image(jpeg)]).as_numpy("scores").shape == (1, 5)
+        assert endpoint.end() == (0, "")
 
 
 def test_a_token_and_tls(bundle: Path, tmp_path: Path, jpeg: bytes) -> None:

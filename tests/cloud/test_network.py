@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import re
 import signal
 import socket
 import ssl
@@ -165,6 +166,43 @@ def test_tls_with_certificates_on_both_sides(bundle: Path) -> None:
         with pytest.raises((OSError, http.client.HTTPException)):
             asked(f"127.0.0.1:{address(endpoint)[1]}", "GET", "/v2")
         assert endpoint.end()[0] == 0
+
+
+@pytest.mark.parametrize("without", [(), ("uvloop",)])
+def test_silent_tls_connections_shut_nobody_out(bundle: Path, without: tuple[str, ...]) -> None:
+    run = (
+        "import importlib.util as util, cloud.connections; find = util.find_spec; cloud.connections.CONNECTION_LIMIT = 20; "
+        f"util.find_spec = lambda name, *more: None if name in {without!r} else find(name, *more); "
+        "from cloud.cli import main; main()"
+    )
+    tls = ("--tls-cert", CERTIFICATES / "server.pem", "--tls-key", CERTIFICATES / "server.key")
+    context = ssl.create_default_context(cafile=str(CERTIFICATES / "ca.pem"))
+    with running("--model", bundle, *tls, program=["-c", run]) as endpoint, ExitStack() as stack:
+        silent = [stack.enter_context(socket.create_connection(address(endpoint), timeout=5)) for _ in range(30)]
+        assert [sock.recv(1) for sock in silent[:10]] == [b""] * 10  # those that came first made room
+        assert https(endpoint, context) == 200
+        (counted,) = re.findall(r"^edge_cloud_connections (\d+)$", https_text(endpoint, context), re.MULTILINE)
+        assert 17 < int(counted) <= 20
+        for sock in silent[15:20]:
+            sock.sendall(b"GET / HTTP/1.1\r\n\r\n")
+            assert b"HTTP" not in sock.recv(100)
+        assert https(endpoint, context) == 200
+        assert endpoint.end() == (0, "")
+
+
+def test_a_deadline_for_tls_handshakes(bundle: Path) -> None:
+    run = "import cloud.connections; cloud.connections.HEAD_S = 0.3; from cloud.cli import main; main()"
+    tls = ("--tls-cert", CERTIFICATES / "server.pem", "--tls-key", CERTIFICATES / "server.key")
+    with running("--model", bundle, *tls, program=["-c", run]) as endpoint:
+        with socket.create_connection(address(endpoint), timeout=5) as silent:
+            assert silent.recv(1) == b""
+        assert endpoint.end() == (0, "")
+
+
+def https_text(endpoint: Process, context: ssl.SSLContext) -> str:
+    with closing(http.client.HTTPSConnection("127.0.0.1", address(endpoint)[1], timeout=5, context=context)) as connection:
+        connection.request("GET", "/metrics")
+        return connection.getresponse().read().decode()
 
 
 def https(endpoint: Process, context: ssl.SSLContext) -> int:

@@ -112,7 +112,13 @@ def test_several_at_once(process: Process, jpeg: bytes, expected: tuple[UInt8, A
     ("model", "picture", "output", "status", "message"),
     [
         ("other", b"x", "logits", "404", "unknown model 'other'; this endpoint serves tiny"),
-        ("tiny", b"x", "logits", "400", "input image, element 0: neither a JPEG nor a PNG, or a damaged one (1 bytes)"),
+        (
+            "tiny",
+            b"x",
+            "logits",
+            "400",
+            "input image, element 0: neither a JPEG nor a PNG, or a damaged one (1 bytes); send a whole one",
+        ),
         ("tiny", b"x", "boxes", "400", "unknown output 'boxes'; tiny gives logits, labels, scores"),
     ],
 )

@@ -44,8 +44,8 @@ def interpreter(folder: Path) -> Path:
 
 
 @contextmanager
-def mlserver(python: Path, folder: Path) -> Iterator[str]:
-    """MLServer with the packaged model, ready; its URL."""
+def mlserver(python: Path, folder: Path) -> Iterator[dict[str, str]]:
+    """MLServer with the packaged model, ready; the model's URL by each transport."""
     free = [socket.create_server(("127.0.0.1", 0)) for _ in range(3)]
     ports = [one.getsockname()[1] for one in free]
     for one in free:
@@ -59,9 +59,9 @@ def mlserver(python: Path, folder: Path) -> Iterator[str]:
     with log.open("w") as out:
         process = subprocess.Popen([python.with_name("mlserver"), "start", folder], stdout=out, stderr=out, env=environment)
     try:
-        url = f"http://127.0.0.1:{ports[0]}"
-        wait_until_ready(f"{url}/v2/models/lite0/ready", process, log)
-        yield url
+        url = f"http://127.0.0.1:{ports[0]}/v2/models/lite0"
+        wait_until_ready(f"{url}/ready", process, log)
+        yield {"http": url, "grpc": f"grpc://127.0.0.1:{ports[1]}/lite0"}
     finally:
         process.terminate()
         process.wait(30)
@@ -79,12 +79,19 @@ def wait_until_ready(url: str, process: subprocess.Popen[bytes], log: Path) -> N
     pytest.fail(f"MLServer is not ready: {log.read_text()[-2000:]}")
 
 
-def test_edge_run_asks_mlserver(tmp_path: Path) -> None:
-    (tmp_path / "served").mkdir()
-    with mlserver(interpreter(tmp_path / "python"), tmp_path / "served") as url:
-        command = [Path(sys.executable).with_name("edge-run"), "--source", "demo", "--max-frames", "60", "--threshold", "1"]
-        command += ["--offload", f"{url}/v2/models/lite0", "--summary", tmp_path / "summary.json"]
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    folder = tmp_path_factory.mktemp("mlserver")
+    (folder / "served").mkdir()
+    with mlserver(interpreter(folder / "python"), folder / "served") as urls:
+        yield urls
+
+
+@pytest.mark.parametrize("transport", ["http", "grpc"])
+def test_edge_run_asks_mlserver(served: dict[str, str], transport: str, tmp_path: Path) -> None:
+    command = [Path(sys.executable).with_name("edge-run"), "--source", "demo", "--max-frames", "60", "--threshold", "1"]
+    command += ["--offload", served[transport], "--summary", tmp_path / "summary.json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 0, done.stderr
     events = [json.loads(line) for line in done.stdout.splitlines()]
     local = {event["seq"]: event for event in events if event["kind"] == "frame" and not event["revises"]}
