@@ -2,7 +2,8 @@
 
 A local model is taught ten classes on clear photographs, a larger one in the cloud on photographs of all kinds of
 light. The board then sees dusk: dark, noisy, blurred. It asks the cloud about what it doubts, the endpoint keeps that
-with its own answer, and the local model is taught again on both. No label of a dusk picture is used but to measure.
+with its own answer, and the local model is taught again on both. No label of a dusk picture is used but to measure. Every
+step is a command that a person could type; they are printed.
 
     python benchmarks/flywheel.py [--data ../shared/data/imagenette] [--work build/flywheel] [--budget 50%]
 """
@@ -19,7 +20,6 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -31,6 +31,7 @@ ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
 FPS = 8
 LOCAL, CLOUD = "efficientnet-lite0", "efficientnet-lite2"
+QUICK = ("--no-arm-instructions", "--no-cache", "--budget-minutes", 2)
 
 
 def dusk(image: npt.NDArray[np.uint8], seed: int) -> npt.NDArray[np.uint8]:
@@ -50,39 +51,20 @@ def make_dusk(clear: Path, into: Path) -> None:
         cv2.imwrite(str(target), dusk(image, number), [cv2.IMWRITE_JPEG_QUALITY, 85])
 
 
-def taught(name: str, data: str, weights: str, kept: str = "", exposure: float = 0.5):  # type: ignore[no-untyped-def]
-    """For edge-quantize: the named model taught on `data`, and on `kept` pictures if there are any, or as it was."""
-    import torch
-
-    from edge.datasets import class_folders
-    from train.finetune import fine_tune
-    from train.models import pretrained
-    from train.pictures import Augment, Pictures
-    from train.transfer import RECIPE, fit_head, folder_labels, replace_head
-
-    model = pretrained(name)
-    folder = Path(data) / "train"
-    labels = folder_labels(folder)
-    replace_head(model.network, len(labels))
-    if not Path(weights).exists():
-        samples = class_folders(folder, labels)
-        if kept:
-            samples = samples + class_folders(Path(kept), labels)
-        pictures = Pictures(samples, model.input, model.mean, model.std, print)
-        fit_head(model.network, pictures)
-        recipe = replace(RECIPE, augment=Augment(least_area=0.5, exposure=exposure))
-        torch.save(fine_tune(model.network, pictures, recipe).state_dict(), weights)
-    model.network.load_state_dict(torch.load(weights, weights_only=True))
-    return replace(model, network=model.network.eval(), labels=labels)
+def command(name: str, *arguments: object) -> None:
+    """Run one of our commands, and print it."""
+    print(f"$ {name} {' '.join(map(str, arguments))}", flush=True)
+    subprocess.run([str(BIN / name), *map(str, arguments)], check=True)
 
 
-def quantized(out: Path, pictures: Path, variants: str, **arguments: object) -> None:
-    """Build a bundle of `taught`, calibrated on clear pictures."""
-    given = [part for name, value in arguments.items() for part in ("--arg", f"{name}={value}")]
-    command = [str(BIN / "edge-quantize"), "benchmarks.flywheel:taught", *given, "--data", str(pictures), "--out", str(out)]
-    print(f"$ {' '.join(command[:2])} ... --variants {variants} --out {out}", flush=True)
-    flags = ["--variants", variants, "--no-arm-instructions", "--max-drop", "3", "--no-cache", "--budget-minutes", "2"]
-    subprocess.run([*command, *flags], check=True, cwd=ROOT, stderr=subprocess.DEVNULL)
+def built(work: Path, name: str, variant: str, *training: object) -> Path:
+    """A bundle of one variant of what `edge-train` makes with these arguments; a step whose result is there is left out."""
+    run, bundle = work / f"{name}-run", work / f"{name}.edge"
+    if not run.exists():
+        command("edge-train", *training, "--out", run, "--name", name)
+    if not bundle.exists():
+        command("edge-quantize", run, "--out", bundle, "--variants", variant, "--max-drop", 3, *QUICK)
+    return bundle
 
 
 @contextmanager
@@ -151,29 +133,27 @@ def main() -> None:
     if not (work / "dusk").exists():
         make_dusk(data, work / "dusk")
     places = [data, work / "dusk"]
-    quantized(work / "cloud.edge", data, "float32", name=CLOUD, data=data, weights=work / "cloud.pt", exposure=2.5)
-    quantized(work / "first.edge", data, "int8-tflite", name=LOCAL, data=data, weights=work / "first.pt")
-    rows = {"cloud": accuracies(work / "cloud.edge", places), "first": accuracies(work / "first.edge", places)}
+    cloud = built(work, "cloud", "float32", "--data", data, "--model", CLOUD, "--augment", "night")
+    first = built(work, "first", "int8-tflite", "--data", data, "--model", LOCAL)
+    rows = {"cloud": accuracies(cloud, places), "first": accuracies(first, places)}
 
-    for folder in ("kept", "labelled"):
-        shutil.rmtree(work / folder, ignore_errors=True)
+    for left in (work / "kept", work / "second-run"):
+        shutil.rmtree(left, ignore_errors=True)
+    (work / "second.edge").unlink(missing_ok=True)
     (work / "events.jsonl").unlink(missing_ok=True)
-    with endpoint(work / "cloud.edge", work / "kept") as url, camera(work / "dusk" / "train") as (stream, ended):
-        command = [str(BIN / "edge-run"), "--model", str(work / "first.edge"), "--source", stream]
-        command += ["--offload", f"{url}/v2/models/{CLOUD}", "--policy", "budget", "--offload-budget", options.budget]
-        command += ["--events", str(work / "events.jsonl"), "--summary", str(work / "summary.json")]
-        with subprocess.Popen(command) as process:
+    with endpoint(cloud, work / "kept") as url, camera(work / "dusk" / "train") as (stream, ended):
+        loop = [str(BIN / "edge-run"), "--model", str(first), "--source", stream]
+        loop += ["--offload", f"{url}/v2/models/cloud", "--policy", "budget", "--offload-budget", options.budget]
+        loop += ["--events", str(work / "events.jsonl"), "--summary", str(work / "summary.json")]
+        print(f"$ {' '.join(loop)}", flush=True)
+        with subprocess.Popen(loop) as process:
             ended.wait()
             process.send_signal(signal.SIGTERM)
-    subprocess.run([sys.executable, "-m", "cloud.kept", str(work / "kept"), "--out", str(work / "labelled")], check=True)
-    kept = sorted((work / "labelled").rglob("*.jpg"))
-
-    (work / "second.pt").unlink(missing_ok=True)
-    arguments = {"name": LOCAL, "data": data, "weights": work / "second.pt", "kept": work / "labelled"}
-    quantized(work / "second.edge", data, "int8-tflite", **arguments)
-    rows["second"] = accuracies(work / "second.edge", places)
+    kept = len(list((work / "kept").glob("*.json")))
+    second = built(work, "second", "int8-tflite", "--data", data, "--data", work / "kept", "--model", LOCAL)
+    rows["second"] = accuracies(second, places)
     summary = json.loads((work / "summary.json").read_text())
-    print(f"\n{summary['frames']} pictures at dusk, {summary['offloaded']} asked about, {len(kept)} kept\n")
+    print(f"\n{summary['frames']} pictures at dusk, {summary['offloaded']} asked about, {kept} kept\n")
     print("| top-1 | clear | dusk |\n|---|---|---|")
     titles = (f"{CLOUD} float32 in the cloud", f"{LOCAL} int8 as deployed", "the same after one round")
     for title, (clear, later) in zip(titles, rows.values(), strict=True):

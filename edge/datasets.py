@@ -7,12 +7,13 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeVar, runtime_checkable
 
 from edge.card import Label
 from edge.errors import DataError
+from edge.lists import place_of
 from edge.pictures import read_picture
-from edge.types import Frame
+from edge.types import Frame, UInt8
 
 PICTURES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
 
@@ -32,6 +33,13 @@ class HasPath(Protocol):
     def path(self) -> Path: ...
 
 
+@runtime_checkable
+class Readable(Protocol):
+    """A sample whose picture is no file of its own: `read` gives it as BGR uint8 [h, w, 3], or raises DataError."""
+
+    def read(self) -> UInt8: ...
+
+
 Labelled = TypeVar("Labelled", bound=HasPath)
 
 
@@ -47,30 +55,48 @@ def picture_files(folder: Path) -> list[Path]:
 def class_folders(folder: Path, labels: Sequence[Label]) -> list[Sample]:
     """The pictures of a folder of class folders; a folder's name matches a label by its id or its name, case aside.
 
-    Raises DataError when the folder is missing, has no class folders, a name matches no label, or there is no picture.
+    A picture list (edge/lists.py) stands for its folder. Raises DataError when the folder is missing, has no class
+    folders, a name matches no label, or there is no picture.
     """
-    if not os.path.isdir(folder):
+    from edge.kept import is_kept, kept_classes  # which imports this module
+
+    place = place_of(folder)
+    if is_kept(place.folder):
+        return [sample for sample in kept_classes(place.folder, labels) if place.keeps(sample.path)]
+    if not os.path.isdir(place.folder):
         raise DataError(f"{folder}: no such folder; give a folder of class folders of pictures")
-    names = [path for path in sorted(folder.iterdir()) if path.is_dir() and not path.name.startswith(".")]
+    names = class_names(place.folder)
     if not names:
         raise DataError(f"{folder}: has no class folders; expected {folder}/CLASS/PICTURE.jpg")
+    found = {name: [path for path in picture_files(place.folder / name) if place.keeps(path)] for name in names}
     index = label_index(labels)
-    unknown = [path.name for path in names if name_key(path.name) not in index]
+    unknown = [name for name in names if name_key(name) not in index and (found[name] or place.kept is None)]
     if unknown:
         raise DataError(
             f"{folder}: folder {unknown[0]!r} matches no label's id, nor the name of just one"
             + (f", as do {len(unknown) - 1} others" if len(unknown) > 1 else "")
             + f"; the labels are like {', '.join(label.id for label in labels[:3])}"
         )
-    samples = [Sample(path, index[name_key(name.name)]) for name in names for path in picture_files(name)]
+    samples = [Sample(path, index[name_key(name)]) for name in names for path in found[name]]
     if not samples:
         raise DataError(f"{folder}: its class folders hold no pictures ({', '.join(sorted(PICTURES))})")
     return samples
 
 
+def class_names(folder: Path) -> list[str]:
+    """The names of a folder's class folders, sorted."""
+    return [path.name for path in sorted(folder.iterdir()) if path.is_dir() and not path.name.startswith(".")]
+
+
+def has_parts(folder: Path) -> bool:
+    """Whether a data set has the folders `train` and `val`."""
+    place = place_of(folder).folder
+    return os.path.isdir(place / "val") and os.path.isdir(place / "train")
+
+
 def evaluation_split(folder: Path) -> Path:
     """The part of a dataset to measure on: its `val` folder where it has one beside `train`, else all of it."""
-    return folder / "val" if os.path.isdir(folder / "val") and os.path.isdir(folder / "train") else folder
+    return folder / "val" if has_parts(folder) else folder
 
 
 def frames(samples: Iterable[Sample], bad: Callable[[str], None]) -> Iterator[tuple[Frame, int]]:
@@ -83,7 +109,7 @@ def labelled_frames(samples: Iterable[Labelled], bad: Callable[[str], None]) -> 
     """Each sample's picture as a Frame, with the sample; unreadable pictures are named to `bad` and left out."""
     for sequence, sample in enumerate(samples):
         try:
-            image = read_picture(sample.path)
+            image = sample.read() if isinstance(sample, Readable) else read_picture(sample.path)
         except DataError as error:
             bad(str(error))
             continue

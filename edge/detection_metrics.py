@@ -2,21 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from edge.boxes import box_iou
 from edge.boxes_data import BoxSample
+from edge.classification_metrics import Tally
 from edge.errors import DataError, UsageError
 from edge.types import Bools, Detections
 
 MATCH_IOU = 0.5
 
 
+@dataclass(frozen=True, slots=True)
+class AveragePrecisions:
+    """At IoU 0.5, the mean over IoU 0.5, 0.55, ... 0.95, and at IoU 0.5 of each class that is labelled, by its id."""
+
+    ap50: float
+    ap: float
+    class_ap50: dict[int, float]
+
+
 def detection_ap(truth: Sequence[BoxSample], detections: Sequence[Detections]) -> tuple[float, float]:
-    """Average precision at IoU 0.5, and its mean over IoU 0.5, 0.55, ... 0.95, over the classes that the truth has.
+    """`average_precisions` over all classes: at IoU 0.5, and the mean over IoU 0.5, 0.55, ... 0.95."""
+    precisions = average_precisions(truth, detections)
+    return precisions.ap50, precisions.ap
+
+
+def average_precisions(truth: Sequence[BoxSample], detections: Sequence[Detections]) -> AveragePrecisions:
+    """Average precision over the classes that the truth has, and of each.
 
     COCO's definition (cocodataset.org/#detection-eval) with at most 100 detections a picture, computed by
     faster-coco-eval; the two lists stand picture by picture. Raises DataError when the truth has no box, and UsageError
@@ -46,7 +63,9 @@ def detection_ap(truth: Sequence[BoxSample], detections: Sequence[Detections]) -
     evaluation.evaluate()
     evaluation.accumulate()
     evaluation.summarize()
-    return float(evaluation.stats[1]), float(evaluation.stats[0])
+    curves = evaluation.eval["precision"][0, :, :, 0, -1]  # of IoU 0.5, any size and all detections: [recalls, classes]
+    measured = {class_id: float(curves[:, k].mean()) for k, class_id in enumerate(classes) if curves[0, k] >= 0}
+    return AveragePrecisions(float(evaluation.stats[1]), float(evaluation.stats[0]), measured)
 
 
 def true_positives(sample: BoxSample, detections: Detections) -> tuple[Bools, Bools]:
@@ -67,6 +86,17 @@ def true_positives(sample: BoxSample, detections: Detections) -> tuple[Bools, Bo
         else:
             counted[i] = not (iou[i, sample.ignored] >= MATCH_IOU).any()
     return right, counted
+
+
+def detection_tally(truth: Iterable[BoxSample], reported: Iterable[Detections]) -> Tally:
+    """The labelled objects of all pictures and the reported ones, by class; what is to be ignored is in neither."""
+    objects, answers, right = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)], [np.zeros(0, np.bool_)]
+    for sample, detections in zip(truth, reported, strict=True):
+        correct, counted = true_positives(sample, detections)
+        objects.append(sample.class_ids[~sample.ignored])
+        answers.append(detections.class_ids[counted])
+        right.append(correct[counted])
+    return Tally(np.concatenate(objects), np.concatenate(answers), np.concatenate(right))
 
 
 def _annotations(image: int, sample: BoxSample) -> list[dict[str, Any]]:

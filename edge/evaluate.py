@@ -11,21 +11,20 @@ from typing import TypeAlias, cast, overload
 import numpy as np
 
 from edge.boxes_data import BoxSample
+from edge.calibration import expected_calibration_error
 from edge.card import SelectionUnit
+from edge.classification_metrics import Tally
 from edge.datasets import Labelled, Sample, labelled_frames
-from edge.detection_metrics import detection_ap, true_positives
+from edge.detection_metrics import average_precisions, detection_tally, true_positives
 from edge.engines import infer
 from edge.errors import DataError
 from edge.model import Model
 from edge.tasks.detect import Detect
 from edge.types import Bools, Classes, Detections, Float32, Int64, Outputs, Result, Tensor
 
-__all__ = ["DetectionReport", "Report", "detection_ap", "evaluate", "expected_calibration_error"]
-
 Say: TypeAlias = Callable[[str], None]
 Heard: TypeAlias = Callable[[Path, Result], None]
 
-ECE_BINS = 15
 AP_SCORE, AP_DETECTIONS = 0.001, 100
 """The least score and the most boxes a picture that average precision looks at."""
 ECE_SCORE = 0.05
@@ -42,7 +41,10 @@ class Scored:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What was measured over `images` pictures: fractions in [0, 1], and the median prepare + infer + decode time."""
+    """What was measured over `images` pictures: fractions in [0, 1], and the median prepare + infer + decode time.
+
+    `tally` has what there was and what was answered, picture by picture.
+    """
 
     images: int
     skipped: int
@@ -51,6 +53,7 @@ class Report:
     ece: float
     ms_per_image: float
     scored: Scored = field(repr=False, compare=False)
+    tally: Tally = field(repr=False, compare=False)
 
     @property
     def answers(self) -> dict[SelectionUnit, Scored]:
@@ -64,6 +67,7 @@ class DetectionReport:
 
     `ece` compares the scores of detections, from 0.05, with how many of them find an object of their class at IoU 0.5.
     `answers` are what a device may accept or not, each object it reports, or a frame's objects together (edge.card).
+    `class_ap50` has the average precision of each class that is labelled, `tally` the objects that the device reports.
     """
 
     images: int
@@ -74,19 +78,8 @@ class DetectionReport:
     ms_per_image: float
     scored: Scored = field(repr=False, compare=False)
     answers: dict[SelectionUnit, Scored] = field(repr=False, compare=False)
-
-
-def calibration_bins(confidence: Float32) -> Int64:
-    """The bin of each confidence [n] among 15 equal ones, each of which holds its upper end and the first zero, too."""
-    return np.clip(np.ceil(np.asarray(confidence, np.float64) * ECE_BINS).astype(np.int64) - 1, 0, ECE_BINS - 1)
-
-
-def expected_calibration_error(confidence: Float32, correct: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> float:
-    """The mean gap between confidence [n] and accuracy over 15 equal bins, weighted by their share (Guo et al., 2017)."""
-    if len(confidence) == 0:
-        return 0.0
-    gaps = np.bincount(calibration_bins(confidence), weights=np.asarray(correct, np.float64) - confidence, minlength=ECE_BINS)
-    return float(np.abs(gaps).sum() / len(confidence))
+    class_ap50: dict[int, float] = field(repr=False, compare=False)
+    tally: Tally = field(repr=False, compare=False)
 
 
 @overload
@@ -160,6 +153,7 @@ def _classification(model: Model, samples: Iterable[Sample], run: _Run) -> Repor
         ece=expected_calibration_error(scored.confidence, scored.right),
         ms_per_image=run.ms_per_image,
         scored=scored,
+        tally=Tally(np.array(truth, np.int64), np.array([ids[0] for ids in best], np.int64), correct),
     )
 
 
@@ -174,17 +168,19 @@ def _detection(model: Model, task: Detect, samples: Iterable[BoxSample], run: _R
         truth.append(sample)
         reported.append(result)
         found.append(thorough.decode(outputs, tensor))
-    ap50, ap = detection_ap(truth, found)
+    precisions = average_precisions(truth, found)
     scored = scored_detections(truth, found)
     return DetectionReport(
         images=len(truth),
         skipped=len(run.skipped),
-        ap50=ap50,
-        ap=ap,
+        ap50=precisions.ap50,
+        ap=precisions.ap,
         ece=expected_calibration_error(scored.confidence, scored.right),
         ms_per_image=run.ms_per_image,
         scored=scored,
         answers={"object": scored_detections(truth, reported, least=0.0), "frame": _scored_frames(truth, reported)},
+        class_ap50=precisions.class_ap50,
+        tally=detection_tally(truth, reported),
     )
 
 

@@ -12,6 +12,7 @@ import msgspec
 import numpy as np
 
 from edge.bundle import pack_golden, sha256, write_bundle
+from edge.calibration import fit_temperature
 from edge.card import FIGURES_OF_TASK, ROLES_OF_HEAD, Accuracy, Card, Golden, Provenance, TensorInput, Variant
 from edge.commands import Skipped
 from edge.datasets import Sample, labelled_frames
@@ -31,7 +32,6 @@ from quantize.described import Described
 from quantize.pack import created, tools
 from quantize.quiet import quiet
 from quantize.resolve import bundle_name
-from quantize.temperature import fit_temperature
 
 PROBABILITY_SUM = 0.05
 """As near to 1 as 8-bit probabilities of a thousand classes, each rounded, add up."""

@@ -16,6 +16,7 @@ from edge.bundle import check_target
 from edge.card import FIGURES_OF_TASK, HEADS_OF_TASK, is_name
 from edge.commands import SETTINGS, OneLineCommand, Skipped, fail, speaker, version_option
 from edge.errors import BundleError, DataError, EdgeError, GateError, UsageError
+from edge.lists import is_data_set
 from edge.pictures import read_picture
 from edge.sources.demo import PHOTOS
 
@@ -43,7 +44,8 @@ say = speaker(NAME)
     "--data",
     metavar="DIR",
     type=Path,
-    help="Labelled pictures: class folders, or YOLO, COCO or VOC boxes; train and val, or one set of which half measures. "
+    help="Labelled pictures: class folders, or YOLO, COCO or VOC boxes; train and val, or one set of which half measures.  "
+    "[default: what a run learned from, and measured on] "
     "Not for heads yolov8-pose and argmax, which are packed as they are.",
 )
 @click.option("--out", metavar="BUNDLE", type=Path, required=True, help="The bundle to write: NAME.edge, or a folder.")
@@ -144,16 +146,16 @@ say = speaker(NAME)
 def main(model: str, data: Path | None, out: Path, name: str | None, **options: Any) -> int:
     """Quantize MODEL, search for what keeps its accuracy, and measure every variant through the device's own code.
 
-    MODEL is efficientnet-lite0, -lite1 or -lite2; an .onnx file of any exporter; a .pt2, .pt or .pth file; a .tflite
-    file, which is packed as it is, as an .onnx file of task pose or segment is; or package.module:factory, a function
-    that returns a train.models.Classifier or Detector. Exits with 3 when int8 variants were asked for and none passes
-    the gates.
+    MODEL is the folder of a run of edge-train, which needs no --data; efficientnet-lite0, -lite1 or -lite2; an .onnx file
+    of any exporter; a .pt2, .pt or .pth file; a .tflite file, which is packed as it is, as an .onnx file of task pose or
+    segment is; or package.module:factory, a function that returns a train.models.Classifier or Detector. Exits with 3
+    when int8 variants were asked for and none passes the gates.
     """
     names = _chosen(options["variants"])
     if name is not None and not is_name(name):
         raise UsageError(f"--name {name!r}: give {BUNDLE_NAME_RULE}")
-    if data is not None and not data.is_dir():
-        raise UsageError(f"--data {data}: no such folder; give class folders of pictures, or pictures with boxes")
+    if data is not None and not is_data_set(data):
+        raise UsageError(f"--data {data}: no such folder, nor a list of pictures; give labelled pictures")
     _check_out(out)
     report = _report_path(options["report"], out)
     _check_installed(names)
@@ -164,10 +166,13 @@ def main(model: str, data: Path | None, out: Path, name: str | None, **options: 
 
         pack_as_is(Path(model), said, data, out, name, GOLDEN_PICTURE, threads, say, _command())
         return 0
-    if data is None:
-        raise UsageError("give --data DIR: labelled pictures, to calibrate on and to measure with")
 
     import torch
+
+    from train.run import is_run
+
+    if data is None and not is_run(Path(model)):
+        raise UsageError("give --data DIR: labelled pictures, to calibrate on and to measure with")
 
     torch.set_num_threads(threads)
     float_model = _resolved(model, said, options)
@@ -179,7 +184,7 @@ def main(model: str, data: Path | None, out: Path, name: str | None, **options: 
     from quantize.table import summary_lines
 
     check_model(float_model, model)
-    split = _split(data, float_model, model, options["calibration_images"])
+    data_name, split = _split(data, float_model, model, options["calibration_images"])
     say(
         f"{float_model.name}: {len(split.calibration)} pictures to calibrate, {len(split.choice)} to choose, "
         f"{len(split.measure)} to measure"
@@ -193,7 +198,7 @@ def main(model: str, data: Path | None, out: Path, name: str | None, **options: 
         float_model = pruned(float_model, split, options["prune"], names, threads, say, pruning.show)
         pruning.done()
     picture = read_picture(GOLDEN_PICTURE)
-    built = _build(float_model, split, names, options, threads, picture, data, bad)
+    built = _build(float_model, split, names, options, threads, picture, data_name, bad)
     _write_report(built, report)
     for line in summary_lines(built.record):
         click.echo(f"{NAME}: {line}", err=True)  # `say` would take its columns from a table
@@ -203,7 +208,7 @@ def main(model: str, data: Path | None, out: Path, name: str | None, **options: 
         raise GateError(
             f"{float_model.name}: no int8 variant passes the gates; only {report} is written; {best.variant}: {best.why}"
         )
-    calibration = f"{len(split.calibration)} pictures of {data.resolve().name}"
+    calibration = f"{len(split.calibration)} pictures of {data_name}"
     card = pack(out, float_model, name or float_model.name, built.variants, picture, calibration, _command())
     kept = ", ".join(variant.name for variant in card.variants)
     say(f"wrote {out}: {kept}; report {report}; try it: edge-run --model {out} --source demo")
@@ -217,7 +222,7 @@ def _build(
     options: dict[str, Any],
     threads: int,
     picture: Any,
-    data: Path,
+    data_name: str,
     bad: Skipped,
 ) -> Built:
     from quantize.build import Ears, Plan, build
@@ -241,7 +246,7 @@ def _build(
             split,
             Plan(names, gates, minutes, threads, options["qat"]),
             golden=picture,
-            data_name=data.resolve().name,
+            data_name=data_name,
             store=store,
             counter=_counter(options["arm_instructions"]),
             ears=Ears(say, bad, progress.candidate, progress.show),
@@ -375,16 +380,25 @@ def _resolved(model: str, said: Described | None, options: dict[str, Any]) -> Fl
     return float_model
 
 
-def _split(data: Path, model: FloatModel, name: str, calibration_images: int) -> Split:
-    from quantize.data import load_split
+def _split(data: Path | None, model: FloatModel, name: str, calibration_images: int) -> tuple[str, Split]:
+    """The data's name, and which pictures do what: of a run, it never measures on what the run has learned from."""
+    from quantize.data import divided, load_split
     from train.models import MODELS
+    from train.run import data_name, is_run, read_parts, read_plan
 
+    if is_run(Path(name)):
+        plan = read_plan(Path(name))
+        if data is None or os.path.abspath(data) in plan.data:
+            parts = read_parts(Path(name), plan)
+            split = divided(parts.fit, parts.val, calibration_images, model.task, Path(plan.data[0]))
+            return data_name(plan), split
+    assert data is not None
     try:
-        return load_split(data, model.labels, calibration_images, model.task)
+        return data.resolve().name, load_split(data, model.labels, calibration_images, model.task)
     except DataError as error:
         if name in MODELS and "matches no label" in str(error):
             raise DataError(
-                f"{error}; the published models know ImageNet's classes only; train your own and give package.module:factory"
+                f"{error}; the published models know ImageNet's classes only; train your own with edge-train"
             ) from None
         raise
 

@@ -14,7 +14,7 @@ from quantize.calibrate import Ranges
 from quantize.equalize import Unit, equalized
 from quantize.fake import FakeQuantized, observe, place
 from quantize.graph import WEIGHTED, weight_and_bias
-from quantize.rounding import patches_of, round_weights
+from quantize.rounding import MOST_FEATURES, nearest_scale, patches_of, round_weights
 
 RIDGE = 0.5
 """How strongly weights are held where they were, as a share of each input's variance."""
@@ -124,7 +124,10 @@ class _Lockstep:
 
 
 class _Fit:
-    """Moments of a layer's exact and rounded input patches, and the weights that map one to what the other gave."""
+    """Moments of a layer's exact and rounded input patches, and the weights that map one to what the other gave.
+
+    Of a layer with more than `MOST_FEATURES`, the first moments alone: its weights are rounded to the nearest.
+    """
 
     def __init__(self) -> None:
         self._positions = 0
@@ -133,7 +136,9 @@ class _Fit:
     def add(self, exact: Tensor, rounded: Tensor) -> None:
         """Take in one picture's patches, each [groups, positions, features]."""
         exact, rounded = exact.double(), rounded.double()
-        sums = [exact.sum(1), rounded.sum(1), exact.mT @ rounded, rounded.mT @ rounded]
+        sums = [exact.sum(1), rounded.sum(1)]
+        if exact.shape[2] <= MOST_FEATURES:
+            sums += [exact.mT @ rounded, rounded.mT @ rounded]
         self._sums = [old + new for old, new in zip(self._sums, sums, strict=True)] if self._sums else sums
         self._positions += exact.shape[1]
 
@@ -142,11 +147,15 @@ class _Fit:
 
         Without a `limit` the weight is `start`; with one it moves from there, no further than it has to, onto the grid.
         """
-        exact, rounded, cross, moment = (total / self._positions for total in self._sums)
+        exact, rounded, *second = (total / self._positions for total in self._sums)
         groups, features = exact.shape
         target = wanted.double().reshape(groups, -1, features)
         weight = start.double().reshape(groups, -1, features)
-        if limit is not None:
+        if limit is not None and not second:
+            scale = nearest_scale(start, limit).double().reshape(groups, -1, 1)
+            weight = torch.round(weight / scale) * scale
+        elif limit is not None:
+            cross, moment = second
             moment = moment - rounded.unsqueeze(2) * rounded.unsqueeze(1)
             cross = cross - exact.unsqueeze(2) * rounded.unsqueeze(1)
             missed = target @ cross - weight @ moment

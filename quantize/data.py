@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
-from edge.boxes_data import BoxSample, labelled_boxes
+from edge.boxes_data import BoxSample
 from edge.card import Label
-from edge.datasets import Sample, class_folders
+from edge.datasets import Sample
 from edge.errors import DataError
+from edge.layouts import parts_of
 
 Picture: TypeAlias = Sample | BoxSample
 """A labelled picture of either task."""
@@ -35,25 +36,19 @@ def load_split(folder: Path, labels: Sequence[Label], calibration: int, task: st
 
     At most `calibration` pictures calibrate, and at most half of those not measured with. Raises DataError.
     """
-    fit, measure = _boxes(folder, labels) if task == "detect" else _classes(folder, labels)
+    fit, measure = parts_of(folder, labels, "detect" if task == "detect" else "classify")
+    if measure is None:
+        fit, measure = _halves(fit)
+    return divided(fit, measure, calibration, task, folder)
+
+
+def divided(fit: Sequence[Picture], measure: Sequence[Picture], calibration: int, task: str, folder: Path) -> Split:
+    """Pictures of `folder`, those to fit with and those to measure with, as a split. Raises DataError for too few."""
     fit = shuffled(fit)
     count = min(calibration, len(fit) // 2)
     if count < 1 or not measure:
         raise DataError(f"{folder}: {len(fit) + len(measure)} pictures are too few to calibrate and measure; give at least 8")
     return Split(tuple(fit[:count]), tuple(fit[count : count + CHOICE_PICTURES[task]]), tuple(measure), tuple(fit))
-
-
-def _classes(folder: Path, labels: Sequence[Label]) -> tuple[list[Picture], list[Picture]]:
-    if (folder / "train").is_dir() and (folder / "val").is_dir():
-        return list(class_folders(folder / "train", labels)), list(class_folders(folder / "val", labels))
-    return _halves(list(class_folders(folder, labels)))
-
-
-def _boxes(folder: Path, labels: Sequence[Label]) -> tuple[list[Picture], list[Picture]]:
-    train, val = labelled_boxes(folder, labels, "train"), labelled_boxes(folder, labels, "val")
-    if {sample.path for sample in train}.isdisjoint(sample.path for sample in val):
-        return list(train), list(val)
-    return _halves(list(labelled_boxes(folder, labels)))
 
 
 def _halves(samples: list[Picture]) -> tuple[list[Picture], list[Picture]]:

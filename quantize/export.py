@@ -73,7 +73,31 @@ def to_onnx(graph: GraphModule, example: Tensor, role: str) -> onnx.ModelProto:
         del node.metadata_props[:]  # file names and stack traces of this machine
         node.doc_string = ""
     _pool(model)
+    _pad_in_pool(model)
     return model
+
+
+def _pad_in_pool(model: onnx.ModelProto) -> None:
+    """Zeros around what is never negative, as quantize.pools puts them before a maximum, said as that one's own padding.
+
+    ONNX Runtime has no padding in integers; a maximum's own it has.
+    """
+    graph = OnnxGraph(model)
+    for pool in graph.nodes:
+        pad = graph.producer(pool.input[0]) if pool.op_type == "MaxPool" else None
+        if pad is None or pad.op_type != "Pad" or len(pad.input) != 3 or pad.input[1] not in graph.initializers:
+            continue
+        sides = graph.array(pad.input[1]).tolist()
+        constant = graph.initializers.get(pad.input[2])
+        own = graph.attributes(pool)
+        if constant is None or numpy_helper.to_array(constant).any() or any(own.get("pads", ())) or own.get("ceil_mode", 0):
+            continue
+        kept = [attribute for attribute in pool.attribute if attribute.name not in ("pads", "auto_pad")]
+        del pool.attribute[:]
+        pool.attribute.extend([*kept, helper.make_attribute("pads", [*sides[2:4], *sides[6:8]])])
+        pool.input[0] = pad.input[0]
+        if graph.users(pad.output[0]) == [pool]:
+            model.graph.node.remove(pad)
 
 
 def _pool(model: onnx.ModelProto) -> None:

@@ -11,17 +11,11 @@ import msgspec
 import numpy as np
 
 from edge.boxes_data import BoxSample
+from edge.calibration import fit_score_temperature, fit_temperature, reliability
 from edge.card import FIGURES_OF_TASK, Accuracy, Variant
 from edge.datasets import Sample
 from edge.engines import EngineOptions, open_engine
-from edge.evaluate import (
-    ECE_BINS,
-    DetectionReport,
-    Report,
-    calibration_bins,
-    evaluate,
-    scored_detections,
-)
+from edge.evaluate import DetectionReport, Report, evaluate, scored_detections
 from edge.model import Model
 from edge.protocols import Engine
 from edge.selection import fit_selections
@@ -30,7 +24,6 @@ from quantize.data import Picture
 from quantize.float_model import FloatModel
 from quantize.judge import Judge
 from quantize.record import Reliability
-from quantize.temperature import fit_score_temperature, fit_temperature
 
 FEWEST_DETECTIONS = 50
 """With fewer there is nothing to fit a temperature to."""
@@ -116,14 +109,11 @@ def _score_temperature(truth: Sequence[BoxSample], found: Sequence[Detections]) 
 
 
 def _reliability(name: str, report: Report | DetectionReport) -> Reliability:
-    confidence = report.scored.confidence.astype(np.float64)
-    bins = calibration_bins(report.scored.confidence)
-    count = np.bincount(bins, minlength=ECE_BINS)
-    filled = np.maximum(count, 1)
+    bins = reliability(report.scored.confidence, report.scored.right)
     return Reliability(
         variant=name,
-        confidence=(np.bincount(bins, confidence, ECE_BINS) / filled).round(4).tolist(),
-        accuracy=(np.bincount(bins, report.scored.right.astype(np.float64), ECE_BINS) / filled).round(4).tolist(),
-        count=count.tolist(),
+        confidence=bins.confidence.round(4).tolist(),
+        accuracy=bins.accuracy.round(4).tolist(),
+        count=bins.count.tolist(),
         ece=report.ece,
     )

@@ -19,9 +19,10 @@ from edge.errors import GateError, InputError, UsageError
 from quantize.channels import ROUND, Group, choose, count_macs, cut, find_groups, has_layers, importance, prunable
 from quantize.check import blamed
 from quantize.float_model import FloatModel
+from train.augment import Augment
 from train.finetune import Progress, Recipe, accuracy, fine_tune, recalibrate
 from train.models import Classifier, Detector
-from train.pictures import Augment, Batch, Pictures
+from train.pictures import Batch, Pictures
 
 Say = Callable[[str], None]
 
@@ -224,7 +225,7 @@ class _Work:
                 break
             cut(self._network, chosen, self._example)
             macs = count_macs(self._network, self._example)
-        recalibrate(self._network, batches)
+        recalibrate(self._network, [batch.images for batch in batches])
         return macs
 
     def _least(self, roots: set[str], batches: Sequence[Batch], spare: float) -> dict[str, Sequence[int]]:

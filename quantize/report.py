@@ -5,11 +5,7 @@ Names in it come from users' files, so everything is escaped, and the page's own
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import math
-import os
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,33 +17,10 @@ from quantize.figures import SYMBOLS, reliability, scatters, targets
 from quantize.record import Candidate, LayerNoise, Record
 from quantize.table import drop_points, metric_text, metric_word, rows, size_text
 from quantize.verdict import SPLIT_WORDS, gates, headline, scatter_words, status, sureness, verdict
+from train.page import SCRIPT, plain_value, printable_text, script_hash, write_together
 
 TEMPLATE = Path(__file__).with_name("report.html.j2")
 SHOWN_LAYERS = 25
-SCRIPT = """
-for (const table of document.querySelectorAll("table.sortable")) {
-  const heads = [...table.tHead.rows[0].cells];
-  heads.forEach((head, column) => {
-    const button = document.createElement("button");
-    button.type = "button";
-    button.append(...head.childNodes);
-    head.append(button);
-    const key = (row) => row.cells[column].dataset.sort ?? row.cells[column].textContent.trim();
-    button.addEventListener("click", () => {
-      const sign = head.getAttribute("aria-sort") === "ascending" ? -1 : 1;
-      heads.forEach((other) => other.removeAttribute("aria-sort"));
-      head.setAttribute("aria-sort", sign === 1 ? "ascending" : "descending");
-      const body = table.tBodies[0];
-      const order = (one, other) => {
-        const [a, b] = [key(one), key(other)];
-        if (a === "" || b === "") return (a === "") - (b === "");
-        return sign * (isNaN(a) || isNaN(b) ? a.localeCompare(b) : a - b);
-      };
-      body.append(...[...body.rows].sort(order));
-    });
-  });
-}
-"""
 
 
 def write_report(record: Record, path: Path) -> None:
@@ -59,22 +32,7 @@ def write_report(record: Record, path: Path) -> None:
     if beside == path:
         raise UsageError(f"{path}: the report's JSON is written beside it under that name; give a name that ends in .html")
     record = printable(record)
-    written: list[tuple[str, Path]] = []
-    try:
-        for target, data in ((path, render(record).encode()), (beside, msgspec.json.encode(record) + b"\n")):
-            handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=target.name, suffix=".part")
-            written.append((temporary, target))
-            with os.fdopen(handle, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            os.chmod(temporary, 0o644)
-        for temporary, target in written:
-            os.replace(temporary, target)
-    except BaseException:
-        for temporary, _ in written:
-            Path(temporary).unlink(missing_ok=True)
-        raise
+    write_together({path: render(record).encode(), beside: msgspec.json.encode(record) + b"\n"})
 
 
 def printable(record: Record) -> Record:
@@ -83,7 +41,7 @@ def printable(record: Record) -> Record:
     A figure that is not finite is left out, as if it had not been measured, and a note says so.
     """
     gone: list[str] = []
-    plain = _clean(msgspec.to_builtins(record, enc_hook=_plain), "", gone)
+    plain = _clean(msgspec.to_builtins(record, enc_hook=plain_value), "", gone)
     plain["layers"] = [layer for layer in plain["layers"] if None not in (layer["noise"], layer["share"])]
     plain["reliability"] = [diagram for diagram in plain["reliability"] if diagram["ece"] is not None]
     for diagram in plain["reliability"]:
@@ -97,7 +55,7 @@ def printable(record: Record) -> Record:
 
 def _clean(value: Any, where: str, gone: list[str]) -> Any:
     if isinstance(value, str):
-        return "".join(map(_letter, value))
+        return printable_text(value)
     if isinstance(value, float) and not math.isfinite(value):
         if not where.startswith(".reliability") or where.endswith(".ece"):
             gone.append(where[1:])
@@ -109,14 +67,6 @@ def _clean(value: Any, where: str, gone: list[str]) -> Any:
     if isinstance(value, (list, tuple)):
         return [_clean(inner, f"{where}[{index}]", gone) for index, inner in enumerate(value)]
     return value
-
-
-def _letter(letter: str) -> str:
-    return letter if letter.isprintable() or letter == "\n" else " " if letter.isspace() else "\ufffd"
-
-
-def _plain(value: Any) -> Any:
-    return value.item() if hasattr(value, "item") else str(value)
 
 
 def render(record: Record) -> str:
@@ -159,7 +109,7 @@ def render(record: Record) -> str:
         gates=list(gates(record)),
         split=[(SPLIT_WORDS.get(name, name.replace("_", " ")), count) for name, count in record.split.items()],
         script=SCRIPT,
-        script_hash=base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest()).decode(),
+        script_hash=script_hash(),
     )
 
 

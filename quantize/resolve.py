@@ -1,13 +1,9 @@
-"""MODEL, as it stands on the command line, to a float model: a published name, a factory, an ONNX or a torch file."""
+"""MODEL, as it stands on the command line, to a float model: a published name, a run, a factory, an ONNX or a torch file."""
 
 from __future__ import annotations
 
-import importlib
-import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,53 +13,29 @@ from quantize.described import Described
 from quantize.float_model import FloatModel, float_model
 from quantize.onnx_import import import_onnx
 from quantize.torch_files import load_torch
-from train.models import MODELS, Classifier, Detector, pretrained
+from train.models import MODELS, pretrained
+from train.run import is_run, load_run
+from train.start import FACTORY, arguments_of, from_factory
 
 
 def from_name(model: str, arguments: Sequence[str] = ()) -> FloatModel:
-    """A published model or what a factory makes. Raises UsageError, or InputError when weights are not installed."""
-    if model in MODELS:
-        if arguments:
-            raise UsageError(f"--arg {arguments[0]}: {model} takes no arguments; they are for package.module:factory")
-        return float_model(pretrained(model))
-    if Path(model).is_dir():
-        raise UsageError(f"{model}: a folder; give the .onnx, .pt2 or .tflite file in it, or package.module:factory")
-    return float_model(_made(model, _arguments(arguments)))
+    """A published model, what a run of edge-train trained, or what a factory makes.
 
-
-def _made(model: str, arguments: dict[str, Any]) -> Classifier | Detector:
-    module_name, colon, attribute = model.partition(":")
-    if not colon or not attribute:
+    Raises UsageError, or InputError when weights are not installed or a run is not finished.
+    """
+    is_folder = Path(model).is_dir()
+    if arguments and (is_folder or model in MODELS):
+        raise UsageError(f"--arg {arguments[0]}: {model} takes no arguments; they are for package.module:factory")
+    if is_folder and not is_run(Path(model)):
         raise UsageError(
-            f"no model named {model!r}; there are {', '.join(MODELS)}, or give an .onnx, .pt2 or .tflite file or "
+            f"{model}: a folder that is no run of edge-train; give the .onnx, .pt2 or .tflite file in it, or "
             "package.module:factory"
         )
-    if "" not in sys.path:
-        sys.path.insert(0, "")  # a factory beside the person who runs us, as `python -m` would find it
-    try:
-        factory = getattr(importlib.import_module(module_name), attribute)
-        made = factory(**arguments)
-    except (Exception, SystemExit) as error:  # it is the user's code: anything can come out of it
-        raise UsageError(f"{model}: {type(error).__name__}: {error}; check that the factory runs in python") from None
-    if not isinstance(made, (Classifier, Detector)):
-        raise UsageError(f"{model}: returned {type(made).__name__}, expected train.models.Classifier or Detector")
-    if not isinstance(made.name, str):
-        raise UsageError(f"{model}: the model's name is {type(made.name).__name__}, expected str")
-    return made
-
-
-def _arguments(given: Sequence[str]) -> dict[str, Any]:
-    """NAME=VALUE, the value as JSON where it is JSON and as text where it is not."""
-    found: dict[str, Any] = {}
-    for text in given:
-        name, equals, value = text.partition("=")
-        if not equals or not name.isidentifier():
-            raise UsageError(f"--arg {text!r:.80}: give NAME=VALUE, a keyword argument of the factory")
-        try:
-            found[name] = json.loads(value)
-        except ValueError:
-            found[name] = value
-    return found
+    if is_folder:
+        return float_model(load_run(Path(model)))
+    if model in MODELS:
+        return float_model(pretrained(model))
+    return float_model(from_factory(model, arguments_of(arguments), f"an .onnx, .pt2 or .tflite file or {FACTORY}"))
 
 
 def from_file(path: Path, said: Described, *, trust: bool = False) -> tuple[FloatModel, list[str]]:

@@ -20,12 +20,18 @@ from quantize.quiet import quiet
 
 DAMPING = 0.01
 BLOCK = 64
+MOST_FEATURES = 8192
+"""Of a layer with more, only the mean is taken: the second moment of VGG16's largest layer would fill 2.5 GB."""
+WIDE = 1536
+POSITIONS = 256
+"""So many positions of a picture, evenly spaced, stand for all where a layer has more than `WIDE` features."""
 
 
 class LayerInputs(Interpreter):
     """Runs a graph and sums, for each layer, what its output depends on: input patches' second moment and mean.
 
-    Arrays are [groups, features, features] and [groups, features]; a feature is one weight's input.
+    Arrays are [groups, features, features] and [groups, features]; a feature is one weight's input. Layers of more than
+    `MOST_FEATURES` have no second moment.
     """
 
     def __init__(self, graph: GraphModule) -> None:
@@ -40,8 +46,9 @@ class LayerInputs(Interpreter):
             for value in inputs:
                 self.run(value)
         for name, positions in self._positions.items():
-            self.second_moment[name] /= positions
             self.mean[name] /= positions
+            if name in self.second_moment:
+                self.second_moment[name] /= positions
         return self
 
     def run_node(self, n: Node) -> Any:
@@ -49,12 +56,13 @@ class LayerInputs(Interpreter):
         if n.target in WEIGHTED:
             arguments, _ = self.fetch_args_kwargs_from_env(n)
             patches = patches_of(n, arguments)
-            moment, total = patches.transpose(1, 2) @ patches, patches.sum(1)
-            if n.name in self._positions:
-                self.second_moment[n.name] += moment
-                self.mean[n.name] += total
-            else:
-                self.second_moment[n.name], self.mean[n.name] = moment, total
+            if patches.shape[2] > WIDE:
+                patches = patches[:, :: -(-patches.shape[1] // POSITIONS)]
+            total = patches.sum(1)
+            self.mean[n.name] = self.mean[n.name] + total if n.name in self._positions else total
+            if patches.shape[2] <= MOST_FEATURES:
+                moment = patches.transpose(1, 2) @ patches
+                self.second_moment[n.name] = self.second_moment[n.name] + moment if n.name in self._positions else moment
             self._positions[n.name] = self._positions.get(n.name, 0) + patches.shape[1]
         return super().run_node(n)
 
@@ -89,9 +97,13 @@ def on_grid(graph: GraphModule, inputs: LayerInputs | None, limit: int, float_la
             scale = nearest_scale(weight, limit)
             set_weight_and_bias(rounded, layer, torch.round(weight / scale) * scale, bias)
             continue
-        moment, mean = inputs.second_moment[layer.name], inputs.mean[layer.name]
-        rows = weight.reshape(moment.shape[0], -1, moment.shape[-1])
-        integers, scale = round_weights(rows, moment, limit)
+        moment, mean = inputs.second_moment.get(layer.name), inputs.mean[layer.name]
+        rows = weight.reshape(mean.shape[0], -1, mean.shape[-1])
+        if moment is None:
+            scale = rows.abs().amax(-1, keepdim=True).clamp_min(1e-12) / limit
+            integers = torch.round(rows / scale)
+        else:
+            integers, scale = round_weights(rows, moment, limit)
         close = (integers * scale).to(weight.dtype)
         shift = ((rows - close) @ mean.unsqueeze(-1)).reshape(-1)
         set_weight_and_bias(rounded, layer, close.reshape(weight.shape), bias + shift)

@@ -27,7 +27,7 @@ CLEAR_DB = 20.0
 ENOUGH_PICTURES = 200
 """It is enough when outputs stand so clear of noise, or so many pictures say that not half is lost of what may be."""
 LITTLE_DB = 1.0
-VERSION = 4
+VERSION = 5
 """Changes when what is built from the same settings changes, so that nothing stale is taken from the store."""
 
 

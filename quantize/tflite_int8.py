@@ -74,16 +74,29 @@ def to_int8(model: bytes, ranges: Ranges, front: Front, role: str, float_operato
     with quiet():
         work = quantizer.Quantizer(model)
         work.add_static_config(".*", qtyping.TFLOperationName.ALL_SUPPORTED, activation_num_bits=8, weight_num_bits=8)
-        work.add_dynamic_config(".*", qtyping.TFLOperationName.FULLY_CONNECTED, num_bits=8)
+        if last := _last_connected(graph):
+            work.add_dynamic_config(_only(last), qtyping.TFLOperationName.FULLY_CONNECTED, num_bits=8)
         if floats:
-            scope = "^(?:" + "|".join(re.escape(name) for name in sorted(floats)) + ")$"
-            work.update_quantization_recipe(scope, qtyping.TFLOperationName.ALL_SUPPORTED, algorithm_key="no_quantize")
+            work.update_quantization_recipe(_only(floats), qtyping.TFLOperationName.ALL_SUPPORTED, algorithm_key="no_quantize")
         extremes = {
             name: {"min": np.array([[low]], np.float32), "max": np.array([[high]], np.float32)}
             for name, (low, high) in ranges.items()
         }
         quantized = bytes(work.quantize(extremes).quantized_model)
     return take_pixels(quantized, front, role)
+
+
+def _last_connected(graph: TfliteGraph) -> frozenset[str]:
+    """The fully connected layers after which no weights come."""
+    after = tail(graph.operators)
+    read = {name for operator in graph.operators if operator.name not in after for name in operator.reads}
+    connected = (operator for operator in graph.operators if operator.kind == "FULLY_CONNECTED")
+    return frozenset(operator.name for operator in connected if not read & set(operator.makes))
+
+
+def _only(operators: Set[str]) -> str:
+    """What ai-edge-quantizer takes for these operators: it searches in their names."""
+    return "^(?:" + "|".join(re.escape(name) for name in sorted(operators)) + ")$"
 
 
 def take_pixels(model: bytes, front: Front, role: str) -> bytes:

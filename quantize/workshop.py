@@ -19,7 +19,8 @@ from quantize.check import blamed
 from quantize.correct import Repaired, repaired
 from quantize.export import to_onnx, to_tflite, uint8_nhwc, with_front, with_weights
 from quantize.float_model import FloatModel
-from quantize.graph import fold, layer_names, layers, weight_and_bias
+from quantize.fold import fold
+from quantize.graph import layer_names, layers, weight_and_bias
 from quantize.quiet import quiet
 from quantize.rounding import LayerInputs, on_grid
 from quantize.same import matched

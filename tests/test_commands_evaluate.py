@@ -13,10 +13,12 @@ import pytest
 
 from edge.bundle import Bundle, open_bundle
 from edge.card import Variant
+from edge.classification_metrics import Tally
 from edge.commands.evaluate import main
 from edge.datasets import Sample
 from edge.engines import EngineOptions
 from edge.evaluate import Report, Scored
+from edge.lists import write_list
 from edge.model import Model, load_variant, open_model
 from tests.conftest import Finished
 from tests.samples import encoded, entries_of, frame, picture, squares, with_expected, with_file, write_entries
@@ -66,8 +68,47 @@ def test_table(evaluate: Command, data: Path) -> None:
     lines = done.out.splitlines()
     assert "tiny" in lines[0]
     assert "8 pictures" in lines[0]
-    assert [line.split()[0] for line in lines[2:]] == ["float32", "int8-x86"]
-    assert all("75.00%" in line for line in lines[2:])
+    assert [line.split()[0] for line in lines[2:4]] == ["float32", "int8-x86"]
+    assert all("75.00%" in line for line in lines[2:4])
+
+
+def test_classes_and_confusion_in_json(evaluate: Command, data: Path) -> None:
+    plain = json.loads(evaluate("--data", data, "--variant", "float32", "--json").out)["variants"]["float32"]
+    row = json.loads(evaluate("--data", data, "--variant", "float32", "--json", "--confusion").out)["variants"]["float32"]
+    assert "confusion" not in plain
+    assert row["classes"] == plain["classes"]
+    square = np.array(row["confusion"])
+    assert square.sum() == 8
+    assert np.trace(square) == 6
+    assert [one["support"] for one in row["classes"]] == square.sum(axis=1).tolist()
+    assert [one["answered"] for one in row["classes"]] == square.sum(axis=0).tolist()
+    assert [one["right"] for one in row["classes"]] == np.diagonal(square).tolist()
+    for one in row["classes"]:
+        assert one["recall"] == (round(one["right"] / one["support"], 6) if one["support"] else None)
+        assert one["precision"] == (round(one["right"] / one["answered"], 6) if one["answered"] else None)
+    low, high = row["top1_interval"]
+    assert 0.4 < low < 0.75 < high < 0.95
+
+
+def test_the_worst_classes_as_a_table(evaluate: Command, data: Path) -> None:
+    lines = evaluate("--data", data, "--variant", "float32").out.splitlines()[3:]
+    worst = [line for line in lines if line.startswith("class ")]
+    assert lines[0] == ""
+    assert lines[1].startswith("float32, ")
+    assert lines[2].split() == ["class", "recall", "prec.", "count"]
+    recalls = [float(line.split()[2].rstrip("%")) for line in worst[1:]]
+    assert recalls == sorted(recalls)
+    assert len(recalls) <= 5
+    assert "taken for class " in worst[1]
+    everything = evaluate("--data", data, "--variant", "float32", "--per-class").out.splitlines()[3:]
+    assert len(everything) >= len(lines)
+    assert everything[1].startswith("float32, all ")
+
+
+def test_a_confusion_that_nobody_would_see(evaluate: Command, command: Command, data: Path, tiny_detector: Path) -> None:
+    assert "--confusion is for the --json of a classifier" in evaluate("--data", data, "--confusion").refused(2)
+    line = command(main, "--model", tiny_detector, "--data", data, "--json", "--confusion").refused(2)
+    assert "--confusion is for the --json of a classifier" in line
 
 
 def test_one_variant_and_exact(evaluate: Command, data: Path) -> None:
@@ -84,12 +125,22 @@ def test_limit(evaluate: Command, data: Path, limit: int, images: int) -> None:
     assert json.loads(evaluate("--data", data, "--limit", limit, "--json").out)["images"] == images
 
 
+def test_a_picture_list(evaluate: Command, data: Path) -> None:
+    kept = sorted((data / "val").rglob("*.png"))[:3]
+    write_list(data / "three.txt", data, kept)
+    found = json.loads(evaluate("--data", data / "three.txt", "--json", "--variant", "float32").out)
+    assert found["images"] == 3
+    assert sum(one["support"] for one in found["variants"]["float32"]["classes"]) == 3
+
+
 def test_a_limit_is_spread_over_all_of_it(evaluate: Command, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[list[Sample]] = []
 
     def look(model: Model, samples: list[Sample], bad: Callable[[str], None], heard: Callable[..., None]) -> Report:
         seen.append(list(samples))
-        return Report(len(samples), 0, 1.0, 1.0, 0.0, 1.0, Scored(np.ones(1, np.float32), np.ones(1, np.bool_)))
+        right = np.ones(1, np.bool_)
+        tally = Tally(np.zeros(1, np.int64), np.zeros(1, np.int64), right)
+        return Report(len(samples), 0, 1.0, 1.0, 0.0, 1.0, Scored(np.ones(1, np.float32), right), tally)
 
     monkeypatch.setattr("edge.commands.evaluate.evaluate", look)
     assert evaluate("--data", data, "--variant", "float32").code == 0
@@ -225,13 +276,35 @@ def test_a_detector(command: Command, tiny_detector: Path, boxes: Path) -> None:
     found = json.loads(done.out)
     assert (found["model"], found["task"], found["images"]) == ("squares", "detect", 4)
     (row,) = found["variants"].values()
-    assert list(row) == ["ap50", "ap", "ece", "ms_per_image", "engine", "threads", "images", "skipped"]
+    figures = ["ap50", "ap", "ece", "ms_per_image", "engine", "threads", "images", "skipped"]
+    assert list(row) == [*figures, "macro", "classes"]
     assert row["ap50"] == row["ap"] == 0.5  # all of red, none of blue
     assert row["ece"] == 0.25
     table = command(main, "--model", tiny_detector, "--data", boxes, "--limit", 2)
     assert (table.code, table.err) == (0, "")
     assert table.out.splitlines()[1].split() == ["variant", "AP50", "AP", "ECE", "ms", "engine,", "threads"]
     assert table.out.splitlines()[2].split()[:3] == ["only", "100.00%", "100.00%"]
+    assert len(table.out.splitlines()) == 3  # two classes need no table of their own
+
+
+def test_a_detector_s_classes(command: Command, tiny_detector: Path, boxes: Path) -> None:
+    pytest.importorskip("faster_coco_eval")
+    (row,) = json.loads(command(main, "--model", tiny_detector, "--data", boxes, "--json").out)["variants"].values()
+    assert row["classes"] == [
+        {"id": "r", "name": "red", "ap50": 1.0, "precision": 0.75, "recall": 1.0, "f1": 0.857143}
+        | {"support": 3, "answered": 4, "right": 3},
+        {"id": "b", "name": "blue", "ap50": 0.0, "precision": None, "recall": 0.0, "f1": 0.0}
+        | {"support": 1, "answered": 0, "right": 0},
+    ]
+    assert row["macro"] == {"precision": 0.375, "recall": 0.5, "f1": 0.428571}
+    table = command(main, "--model", tiny_detector, "--data", boxes, "--per-class")
+    assert (table.code, table.err) == (0, "")
+    assert [line.split() for line in table.out.splitlines()[4:]] == [
+        ["only,", "all", "2", "classes", "by", "recall,", "at", "the", "score", "threshold", "of", "the", "card:"],
+        ["class", "recall", "prec.", "AP50", "count"],
+        ["blue", "0.0%", "-", "0.0%", "1"],
+        ["red", "100.0%", "75.0%", "100.0%", "3"],
+    ]
 
 
 def test_a_detector_on_data_without_boxes(command: Command, tiny_detector: Path, data: Path) -> None:

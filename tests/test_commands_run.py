@@ -183,7 +183,7 @@ def test_offload(run: Command, folder: Path) -> None:
         assert event["result"]["classes"][1]["label"] == "other"
     summary = json.loads((folder / "s.json").read_text())
     assert (summary["offloaded"], summary["revised"]) == (6, len(revised))
-    assert summary["offload_failed"] + summary["late"] == 6 - len(revised)
+    assert summary["offload_given_up"] + summary["offload_failed"] + summary["late"] == 6 - len(revised)
 
 
 def test_a_budget_is_kept_to(run: Command, tmp_path: Path) -> None:
@@ -222,12 +222,17 @@ def test_a_guarantee_comes_from_the_card_and_is_withdrawn_on_other_pictures(
     assert withdrawn["text"] in done.err
     reasons = [record["decision"]["reason"] for record in found if record["kind"] == "frame"]
     assert all("< 0.900, not promised" in reason for reason in reasons)
+    assert (
+        "promised: an error rate below 0.05, the nearest below --max-error 0.07 (there are 0.05), for answers of at least "
+        "0.900, which were 50% in calibration"
+    ) in done.err
 
 
 def test_threshold_0_asks_nobody(run: Command, folder: Path) -> None:
     with serving() as endpoint:
         done = run("--source", folder, "--offload", endpoint.url, "--threshold", 0)
-        assert endpoint.requests == []
+        assert endpoint.requests == ["/v2/models/tiny"]  # what the model takes is asked at the start
+    assert "offloaded 0: no frame was to be asked about" in done.err
     assert {event["decision"]["action"] for event in events_in(done.out)} == {"accept"}
 
 

@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 
 from edge.boxes_data import BoxSample
 from edge.bundle import open_bundle
+from edge.calibration import ECE_BINS, expected_calibration_error
 from edge.datasets import Sample
 from edge.engines.fake import FakeEngine
 from edge.errors import DataError
-from edge.evaluate import ECE_BINS, DetectionReport, evaluate, expected_calibration_error
+from edge.evaluate import DetectionReport, evaluate
 from edge.model import Model, open_model
 from edge.tasks.classify import Classify
 from tests.samples import encoded, frame, plain, squares
@@ -151,7 +152,13 @@ def test_a_detector_s_accuracy(tiny_detector: Path, tmp_path: Path) -> None:
     assert (report.images, report.skipped) == (3, 0)
     # of equal scores the first counts first: red's right one, green's wrong one; of blue's two one is found
     assert report.ap50 == pytest.approx((1 + 0.5 + 51 / 101) / 3, abs=1e-6)
+    by_name = {COLORS[class_id]: ap50 for class_id, ap50 in report.class_ap50.items()}
+    assert by_name == pytest.approx({"red": 1.0, "green": 0.5, "blue": 51 / 101}, abs=1e-6)
     assert report.ap == pytest.approx(report.ap50, abs=1e-6)
+    assert len(report.tally.truth) == 4
+    assert sorted(report.tally.answers[report.tally.right].tolist()) == [
+        COLORS.index(name) for name in ("red", "green", "blue")
+    ]
     assert report.ece == pytest.approx(2 / 5, abs=1e-3)  # five of score 1, three right
     assert report.ms_per_image > 0
 

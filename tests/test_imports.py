@@ -13,8 +13,21 @@ ROOT = Path(__file__).parent.parent
 
 ALLOWED = ("numpy", "cv2", "msgspec", "click")
 NEEDS_HTTP = ("edge.offload", "edge.commands.run_offload", "edge.sinks.webhook")  # when --offload or --webhook is given
+NEEDS_GRPC = ("edge.grpc_messages", "edge.oip_grpc", "edge.offload.grpc_transport")  # when --offload is grpc://...
 ENGINE_MODULES = {"edge.engines.onnx", "edge.engines.tflite"}  # these import their engine, and only the factories import them
-FORBIDDEN = ("torch", "onnx", "onnxruntime", "ai_edge_litert", "tflite_runtime", "starlette", "uvicorn", "jax", "PIL")
+FORBIDDEN = (
+    "torch",
+    "onnx",
+    "onnxruntime",
+    "ai_edge_litert",
+    "tflite_runtime",
+    "starlette",
+    "uvicorn",
+    "jax",
+    "PIL",
+    "grpc",
+    "google",
+)
 
 GUARD = """
 import json, sys
@@ -49,7 +62,7 @@ def test_the_modules_of_the_device_are_all_found() -> None:
 
 
 def test_edge_and_devices_import_with_the_device_s_needs_only() -> None:
-    names = [name for name in modules("edge") + modules("devices") if not name.startswith(NEEDS_HTTP)]
+    names = [name for name in modules("edge") + modules("devices") if not name.startswith((*NEEDS_HTTP, *NEEDS_GRPC))]
     code = "import importlib\nfor name in sys.argv[2].split(','): importlib.import_module(name)\n"
     done = run(GUARD + code + "print(json.dumps(list(sys.modules)))", ",".join(ALLOWED), ",".join(names))
     assert done.returncode == 0, done.stderr
@@ -85,6 +98,31 @@ def test_help_and_version_load_no_engine(module: str, option: str) -> None:
     assert done.stderr == ""
     loaded = {name.partition(".")[0] for name in json.loads(done.stdout.splitlines()[-1])}
     assert not loaded & set(FORBIDDEN)
+
+
+ASK = """
+from edge.errors import UsageError
+from edge.offload import Offloader
+try:
+    Offloader(sys.argv[2], "tiny").close()
+except UsageError as error:
+    print(error)
+print("grpc" in sys.modules or "google.protobuf" in sys.modules)
+"""
+
+
+def test_an_http_endpoint_needs_no_grpc() -> None:
+    done = run(GUARD + ASK, ",".join((*ALLOWED, "urllib3")), "http://127.0.0.1:1")
+    assert (done.returncode, done.stdout) == (0, "False\n"), done.stderr
+
+
+@pytest.mark.parametrize("missing", ["grpc", "google"])
+def test_a_grpc_endpoint_says_what_to_install(missing: str) -> None:
+    code = f"import sys\nsys.modules[{missing!r}] = None\n{ASK}"
+    done = run(code, "", "grpc://127.0.0.1:1")
+    assert done.stdout.startswith("--offload grpc://127.0.0.1:1: gRPC is not installed; pip install 'edge-run[grpc]'\n"), (
+        done.stderr
+    )
 
 
 def test_what_edge_exports_stays_small() -> None:

@@ -14,14 +14,16 @@ from torch.nn import functional
 from edge.card import Label
 from edge.datasets import class_folders, evaluation_split
 from edge.errors import DataError, InputError
+from train.augment import Augment
 from train.finetune import Progress, Recipe, fine_tune, seeded
 from train.models import Classifier, pretrained
-from train.pictures import Augment, Pictures
+from train.pictures import Pictures
 
 Say = Callable[[str], None]
 HEAD_STEPS = 100
-HEAD_DECAY = 1e-3
-RECIPE = Recipe(epochs=3, rate=2e-4, average=0.97, batch_norm="freeze", augment=Augment(least_area=0.5))
+HEAD_DECAY = 1e-2
+HEAD_PICTURES = 20_000
+RECIPE = Recipe(epochs=5, rate=2e-4, average=0.97, batch_norm="freeze", freeze=0.5, augment=Augment(least_area=0.5))
 
 
 def transfer(
@@ -80,18 +82,28 @@ def replace_head(network: nn.Module, classes: int) -> None:
     head.bias = nn.Parameter(head.weight.new_zeros(classes))
 
 
+def is_new(network: nn.Module) -> bool:
+    """Whether the last layer is one of `replace_head` that nothing has been taught."""
+    return not last_linear(network).weight.any()
+
+
 def fit_head(network: nn.Module, pictures: Pictures, seed: int = 0, batch: int = 32) -> None:
-    """Fit the last layer alone, in place: logistic regression on the plain pictures' features, with weight decay."""
+    """Fit the last layer alone, in place: logistic regression on the plain pictures' features, with weight decay.
+
+    Of very many pictures, as many as HEAD_PICTURES are looked at.
+    """
     head = last_linear(network)
+    device = head.weight.device
     seen: list[Tensor] = []
     handle = head.register_forward_hook(lambda module, inputs, output: seen.append(inputs[0]))
     truth = []
     try:
         with torch.no_grad():
             network.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-            for images in pictures.plain(batch):
-                network(images.images)
-                truth.append(images.class_ids)
+            for images in pictures.plain(batch, HEAD_PICTURES):
+                placed = images.to(device)
+                network(placed.images)
+                truth.append(placed.class_ids)
     finally:
         handle.remove()
     if not truth:

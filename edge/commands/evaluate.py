@@ -24,6 +24,7 @@ from edge.commands import (
     threads_option,
     version_option,
 )
+from edge.commands.evaluate_classes import WORST, class_figures, class_table
 from edge.datasets import Labelled, Sample, class_folders, evaluation_split
 from edge.deferral import Answered, offload_curve
 from edge.engines import EngineOptions, installed
@@ -46,7 +47,7 @@ FIGURES = {"classify": {"top1": "top-1", "top5": "top-5"}, "detect": {"ap50": "A
     metavar="DIR",
     type=Path,
     required=True,
-    help="Class folders; for a detector YOLO, COCO or VOC boxes. Of train and val parts, val is used.",
+    help="Class folders; for a detector YOLO, COCO or VOC boxes; or a list such as RUN/val.txt. Of train and val, val is used.",
 )
 @click.option(
     "--variant",
@@ -60,6 +61,10 @@ FIGURES = {"classify": {"top1": "top-1", "top5": "top-5"}, "detect": {"ap50": "A
 @second_look_option
 @click.option("--remote", metavar="BUNDLE", type=Path, help="Also ask this bundle, of the same task, about the least certain.")
 @click.option("--remote-variant", metavar="NAME", help="Its variant.  [default: the first that runs here]")
+@click.option(
+    "--per-class", is_flag=True, help=f"Show all classes, the worst first.  [default: the {WORST} worst of more than 2]"
+)
+@click.option("--confusion", is_flag=True, help="With --json, also what was taken for what: a square of all classes.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 @version_option
 def main(
@@ -72,15 +77,20 @@ def main(
     second_look: Look | None,
     remote: Path | None,
     remote_variant: str | None,
+    per_class: bool,
+    confusion: bool,
     as_json: bool,
 ) -> int:
     """Measure a bundle on labelled pictures with the code that runs on the device.
 
     A class folder matches a label by its id or its name, boxes by their class's name. All of the model's classes are
-    candidates, whatever folders there are. Pictures that cannot be read are named and left out. With --remote it is told
+    candidates, whatever folders there are. Pictures that cannot be read are named and left out. Of a detector's boxes,
+    precision and recall count those that it reports, from the card's score threshold. With --remote it is told
     what accuracy results when the other bundle answers for a growing share of the pictures, the least certain first.
     """
     bundle = _open(model_path)
+    if confusion and not (as_json and bundle.card.task == "classify"):
+        raise UsageError("--confusion is for the --json of a classifier; leave it out")
     if remote_variant is not None and remote is None:
         raise UsageError("--remote-variant does nothing without --remote; give both or neither")
     other = None if remote is None else _open(remote)
@@ -90,6 +100,7 @@ def main(
     board = detect()
     options = EngineOptions(threads or board.threads, board.spin, exact)
     reports: dict[str, dict[str, Any]] = {}
+    tables: dict[str, list[str]] = {}
     bad = Skipped(say)
     asked = None if other is None else _asked(other, remote_variant, data, limit, options, bad)
     for candidate in _chosen(bundle, variant):
@@ -102,7 +113,10 @@ def main(
             continue
         model = replace(model, task=looking_twice(model.task, second_look))
         results: dict[Path, Result] = {}
-        row = _row(model, evaluate(model, samples, bad, results.__setitem__), FIGURES[bundle.card.task])
+        report = evaluate(model, samples, bad, results.__setitem__)
+        row = _row(model, report, FIGURES[bundle.card.task])
+        row |= class_figures(report, bundle.card.labels, confusion)
+        tables[candidate.name] = class_table(report, bundle.card.labels, per_class)
         if asked is not None:
             row["offload"] = {**asked[1], **offload_curve(Answered(bundle.card.labels, samples, results), asked[0])}
         reports[candidate.name] = row
@@ -115,6 +129,9 @@ def main(
         sys.stdout.buffer.write(msgspec.json.format(msgspec.json.encode(result), indent=1) + b"\n")
     else:
         _print_table(bundle.card.name, data, images, len(bad.lines), reports, FIGURES[bundle.card.task])
+        for name, lines in tables.items():
+            for line in [f"\n{name}, {lines[0]}", *lines[1:]] if lines else []:
+                click.echo(line)
     return 0
 
 

@@ -206,7 +206,8 @@ def test_a_tflite_file_is_packed_as_it_is(
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["resnet50", "--data", "DATA"], "efficientnet-lite0"),
+        (["resnet51", "--data", "DATA"], "efficientnet-lite0"),
+        (["resnet50", "--data", "DATA"], "no ImageNet weights of it"),
         (["model.pt", "--data", "DATA"], "give --labels FILE"),
         (["model.pt", "--data", "DATA", "--labels", "coco"], "give --size WIDTHxHEIGHT"),
         (["model.onnx", "--data", "DATA", "--labels", "coco"], "model.onnx: cannot be read: No such file"),
@@ -216,7 +217,7 @@ def test_a_tflite_file_is_packed_as_it_is(
         (["model.onnx", "--data", "DATA", "--labels", "coco", "--head", "yolo"], "no head 'yolo'"),
         (["model.onnx", "--data", "DATA", "--labels", "coco", "--mean", "1,2"], "--mean '1,2': give one number, or three"),
         (["model.onnx", "--data", "DATA", "--task", "depth"], "--task"),
-        (["DATA", "--data", "DATA"], "a folder; give the .onnx, .pt2 or .tflite file in it"),
+        (["DATA", "--data", "DATA"], "a folder that is no run of edge-train; give the .onnx"),
         (["efficientnet-lite0", "--data", "DATA", "--arg", "a=1"], "takes no arguments"),
         ([TINY, "--data", "DATA", "--arg", "depth=1"], "TypeError"),
         ([TINY, "--data", "DATA", "--report", "DATA/report"], "give NAME.html"),

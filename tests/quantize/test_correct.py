@@ -14,7 +14,7 @@ from torch.fx import GraphModule  # noqa: E402
 from quantize.correct import corrected, repaired  # noqa: E402
 from quantize.equalize import equalized, pairs  # noqa: E402
 from quantize.fake import FakeQuantized, observe, place  # noqa: E402
-from quantize.graph import fold  # noqa: E402
+from quantize.fold import fold  # noqa: E402
 from quantize.quiet import quiet  # noqa: E402
 
 EXAMPLE = torch.zeros(1, 3, 16, 16)

@@ -15,7 +15,8 @@ from torch import nn  # noqa: E402
 from torch.nn import functional  # noqa: E402
 
 from quantize.fake import FakeQuantized, observe, place, round_value, round_weight, scale_and_zero_point  # noqa: E402
-from quantize.graph import fold, layers, weight_and_bias  # noqa: E402
+from quantize.fold import fold  # noqa: E402
+from quantize.graph import layers, weight_and_bias  # noqa: E402
 from quantize.quiet import quiet  # noqa: E402
 from tests.quantize import tiny  # noqa: E402
 

@@ -21,7 +21,8 @@ from torch import Tensor, nn  # noqa: E402
 
 from edge.errors import InputError  # noqa: E402
 from quantize import onnx_import  # noqa: E402
-from quantize.graph import fold, layers  # noqa: E402
+from quantize.fold import fold  # noqa: E402
+from quantize.graph import layers  # noqa: E402
 from quantize.onnx_import import Imported, import_onnx  # noqa: E402
 from quantize.onnx_ops import OPERATORS  # noqa: E402
 from quantize.quiet import quiet  # noqa: E402

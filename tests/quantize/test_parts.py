@@ -12,16 +12,17 @@ torch = pytest.importorskip("torch")
 
 from dataclasses import replace  # noqa: E402
 
+from edge.calibration import fit_temperature  # noqa: E402
 from edge.card import Label  # noqa: E402
 from edge.errors import DataError  # noqa: E402
 from quantize import onnx_int8  # noqa: E402
 from quantize.data import load_split  # noqa: E402
 from quantize.export import Front, to_onnx, uint8_nhwc, with_front, with_weights  # noqa: E402
 from quantize.float_model import float_model  # noqa: E402
-from quantize.graph import fold, layers, weight_and_bias  # noqa: E402
+from quantize.fold import fold  # noqa: E402
+from quantize.graph import layers, weight_and_bias  # noqa: E402
 from quantize.quiet import quiet  # noqa: E402
 from quantize.rounding import LayerInputs, on_grid, round_weights  # noqa: E402
-from quantize.temperature import fit_temperature  # noqa: E402
 from tests.quantize import tiny  # noqa: E402
 
 EXAMPLE = torch.zeros(1, 3, tiny.SIZE, tiny.SIZE)

@@ -13,7 +13,7 @@ from torch import nn  # noqa: E402
 from torch.fx import GraphModule  # noqa: E402
 
 from quantize.fake import observe, place  # noqa: E402
-from quantize.graph import fold  # noqa: E402
+from quantize.fold import fold  # noqa: E402
 from quantize.qat import Likeness, Tuned, augment, finetune  # noqa: E402
 from quantize.quiet import quiet  # noqa: E402
 

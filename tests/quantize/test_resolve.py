@@ -63,10 +63,10 @@ def test_a_factory_may_make_a_detector() -> None:
         (f"{MODULE}:factory", ["a b=3"], "give NAME=VALUE"),
         (f"{MODULE}:factory", ["depth=3"], "TypeError: .*depth"),
         ("efficientnet-lite0", ["size=3"], "takes no arguments"),
-        ("resnet50", [], "there are efficientnet-lite0.* or give an .onnx"),
+        ("resnet51", [], "there are efficientnet-lite0.* or give an .onnx"),
         ("train:", [], "no model named 'train:'"),
         ("no_such_module:factory", [], "ModuleNotFoundError"),
-        ("tests", [], "a folder; give the .onnx"),
+        ("tests", [], "a folder that is no run of edge-train; give the .onnx"),
         (f"{MODULE}:said", ["name=x"], "returned Described, expected train.models.Classifier or Detector"),
     ],
 )

@@ -12,7 +12,8 @@ torch = pytest.importorskip("torch")
 
 from torch import Tensor, nn  # noqa: E402
 
-from quantize.graph import fold, layers  # noqa: E402
+from quantize.fold import fold  # noqa: E402
+from quantize.graph import layers  # noqa: E402
 from quantize.quiet import quiet  # noqa: E402
 from quantize.sensitivity import graph_blocks, layer_noise  # noqa: E402
 

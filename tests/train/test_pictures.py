@@ -16,7 +16,8 @@ from edge.datasets import Sample, class_folders, frames  # noqa: E402
 from edge.geometry import prepare  # noqa: E402
 from edge.types import Frame  # noqa: E402
 from tests.quantize import tiny  # noqa: E402
-from train.pictures import Augment, Pictures, augmented  # noqa: E402
+from train.augment import Augment  # noqa: E402
+from train.pictures import Pictures, augmented  # noqa: E402
 
 NOTHING = Augment(least_area=1, aspect=1, flip=False, exposure=0, balance=0, saturation=0)
 

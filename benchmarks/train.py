@@ -1,0 +1,87 @@
+"""How much of a training's time is the network's: edge-train's loop against a bare torch loop on one batch, in pairs.
+
+    python benchmarks/train.py --data ../shared/data/cats_dogs
+
+The bare loop is what a step cannot do without: forward, loss, backward and the optimizer's step on a batch that lies ready. The
+loop reads, augments, averages and counts besides. Both train EfficientNet-Lite0 for as many steps, A B A B; ratios of pairs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch.nn import functional
+
+from edge.layouts import labels_of, parts_of
+from train.augment import AUGMENTS
+from train.finetune import ClassifierJob
+from train.loop import train
+from train.models import pretrained
+from train.pictures import Pictures
+from train.recipes import RECIPES
+from train.team import assembled
+from train.transfer import replace_head
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--pairs", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=8)
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--augment", choices=list(AUGMENTS), default="light")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--device", default="auto")
+    asked = parser.parse_args()
+    torch.set_num_threads(asked.threads)
+    labels = labels_of(asked.data)
+    start = pretrained("efficientnet-lite0")
+    replace_head(start.network, len(labels))
+    samples = parts_of(asked.data, labels, "classify")[0]
+    pictures = Pictures(samples, start.input, start.mean, start.std, print)
+    recipe = replace(RECIPES["transfer"], batch=asked.batch, augment=AUGMENTS[asked.augment])
+    job = ClassifierJob(start.network, pictures, recipe)
+    recipe = replace(recipe, epochs=asked.steps / job.batches_an_epoch())
+    with assembled(asked.device) as team:
+        batch = next(iter(pictures.epoch(0, asked.batch, 0, recipe.augment))).to(team.device)
+
+        def bare() -> float:
+            network = pretrained("efficientnet-lite0").network
+            replace_head(network, len(labels))
+            network = network.to(team.device, memory_format=torch.channels_last)
+            network.train()
+            for module in network.modules():
+                if isinstance(module, torch.nn.BatchNorm2d):
+                    module.eval()
+            optimizer = torch.optim.AdamW(network.parameters(), recipe.rate)
+            began = time.perf_counter()
+            for _ in range(asked.steps):
+                optimizer.zero_grad(set_to_none=True)
+                loss = functional.cross_entropy(network(batch.images), batch.class_ids, label_smoothing=recipe.smoothing)
+                loss.backward()
+                optimizer.step()
+                loss.item()
+            return asked.steps * asked.batch / (time.perf_counter() - began)
+
+        def ours() -> float:
+            began = time.perf_counter()
+            train(job, recipe, team=team)
+            return asked.steps * asked.batch / (time.perf_counter() - began)
+
+        bare(), ours()
+        pairs = [(bare(), ours()) for _ in range(asked.pairs)]
+    for alone, whole in pairs:
+        print(f"bare {alone:7.1f} pictures/s, loop {whole:7.1f}, {whole / alone:.3f}x")
+    ratios = sorted(whole / alone for alone, whole in pairs)
+    print(
+        f"median {statistics.median(ratios):.3f}x ({ratios[0]:.3f} to {ratios[-1]:.3f}), {team.device}, {asked.threads} threads"
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,108 @@
+"""A data set written as WebDataset shards: what a few large files are read faster than many small ones from."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import tarfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+import msgspec
+
+from edge.boxes_data import BoxSample
+from edge.card import Label
+from edge.datasets import Sample
+from edge.errors import DataError
+from edge.layouts import Picture
+from edge.pictures import decode_picture
+from train.shard_sets import CLASSES, INDEX, Index, ShardCount
+
+
+def write_shards(
+    parts: dict[str, list[Picture]],
+    labels: Sequence[Label],
+    out: Path,
+    limit: int,
+    folder: Path,
+    bad: Callable[[str], None],
+) -> dict[str, int]:
+    """Write each part's pictures into shards of about `limit` bytes; samples of each shard by its name.
+
+    The order depends on the pictures' paths below `folder` alone, and so do all bytes on the pictures and labels.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    counts: dict[str, int] = {}
+    for part, samples in parts.items():
+        counts |= _write_part(part, _mixed(samples, folder), labels, out, limit, bad)
+    if not counts:
+        raise DataError(f"{folder}: none of its pictures can be read; nothing was written to {out}")
+    names = "".join(f"{label.name if _one_line(label.name) else label.id}\n" for label in labels)
+    (out / CLASSES).write_text(names, encoding="utf-8")
+    index = Index([ShardCount(name, count) for name, count in counts.items()])
+    (out / INDEX).write_bytes(msgspec.json.format(msgspec.json.encode(index), indent=1) + b"\n")
+    return counts
+
+
+def _write_part(
+    part: str, samples: Iterable[Picture], labels: Sequence[Label], out: Path, limit: int, bad: Callable[[str], None]
+) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    with ExitStack() as stack:
+        name, tar = "", None
+        for number, (sample, raw) in enumerate(_read(samples, bad)):
+            if tar is None or (tar.offset + len(raw) > limit and counts[name]):
+                stack.close()
+                name = f"{part}-{len(counts):06d}.tar"
+                counts[name] = 0
+                tar = stack.enter_context(tarfile.open(out / name, "w", format=tarfile.USTAR_FORMAT))
+            key, suffix = f"{number:08d}", sample.path.suffix.lower()
+            label, content = _label(sample, labels)
+            for name_in_tar, data in ((key + suffix, raw), (f"{key}.{label}", content)):
+                member = tarfile.TarInfo(name_in_tar)  # of no time and no user: the same pictures give the same bytes
+                member.size = len(data)
+                tar.addfile(member, io.BytesIO(data))
+            counts[name] += 1
+    return counts
+
+
+def _label(sample: Picture, labels: Sequence[Label]) -> tuple[str, bytes]:
+    """The kind and content of a sample's label file: WebDataset's class number, or boxes in pixels and their classes."""
+    if isinstance(sample, Sample):
+        return "cls", str(sample.class_id).encode()
+    return "json", msgspec.json.encode(_boxes(sample, labels))
+
+
+def _boxes(sample: BoxSample, labels: Sequence[Label]) -> dict[str, object]:
+    found: dict[str, object] = {
+        "boxes": [[round(float(side), 3) for side in box] for box in sample.boxes_xyxy],
+        "classes": [int(class_id) for class_id in sample.class_ids],
+    }
+    return found | ({"ignored": sample.ignored.tolist()} if sample.ignored.any() else {})
+
+
+def _read(samples: Iterable[Picture], bad: Callable[[str], None]) -> Iterator[tuple[Picture, bytes]]:
+    """Each sample with its picture's file; those that cannot be decoded are named to `bad`."""
+    for sample in samples:
+        try:
+            raw = sample.path.read_bytes()
+            decode_picture(raw, str(sample.path))
+        except OSError as error:
+            bad(f"skipped {sample.path}: cannot be read: {error.strerror or error}")
+        except DataError as error:
+            bad(f"skipped {error}")
+        else:
+            yield sample, raw
+
+
+def _mixed(samples: Sequence[Picture], folder: Path) -> list[Picture]:
+    def key(sample: Picture) -> bytes:
+        return hashlib.sha256(os.fsencode(os.path.relpath(sample.path, folder))).digest()
+
+    return sorted(samples, key=key)
+
+
+def _one_line(name: str) -> bool:
+    return len(name.splitlines()) == 1

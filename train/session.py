@@ -1,0 +1,209 @@
+"""One run from its plan to its report: pictures, network, last layer first, the loop, the evaluation."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from edge.boxes_data import BoxSample
+from edge.commands import Skipped
+from edge.datasets import Sample
+from edge.layouts import Picture
+from train.checkpoint import Checkpoint
+from train.curves import Curves
+from train.detect.job import DetectionJob
+from train.evaluation import of_network
+from train.finetune import ClassifierJob
+from train.loop import Job, Row, seeded, train
+from train.models import Classifier, Detector
+from train.pictures import Pictures
+from train.progress import Meter, clock
+from train.report import write_report
+from train.run import (
+    CHECKPOINT,
+    REPORT,
+    Plan,
+    cache_of,
+    counts,
+    named_after,
+    read_parts,
+    save_model,
+    write_lists,
+    write_plan,
+)
+from train.sources import open_data
+from train.start import start, untrained
+from train.summary import Facts
+from train.teacher import teacher_of
+from train.team import Team
+from train.transfer import fit_head, is_new
+
+Say = Callable[[str], None]
+METRICS = {"classify": "top-1", "detect": "AP50"}
+
+
+def run_session(
+    plan: Plan,
+    out: Path,
+    team: Team,
+    threads: int | None,
+    *,
+    resume: bool,
+    split: tuple[float, int | None],
+    say: Say,
+) -> int:
+    """Train what `plan` says and leave a finished run in `out`; the exit code. Raises EdgeError."""
+    torch.set_num_threads(threads or max(1, len(os.sched_getaffinity(0)) // team.world))
+    tell: Say = say if team.leads else lambda line: None
+    bad = Skipped(tell)
+    checkpoint = out / CHECKPOINT
+    fresh = not (resume and checkpoint.exists())
+    with seeded(plan.recipe.seed):
+        model = (start if fresh else untrained)(plan.choice, plan.labels, plan.task)
+    parts = (
+        read_parts(out, plan)
+        if resume
+        else open_data(
+            plan.data,
+            plan.labels,
+            plan.task,
+            cache_of(plan),
+            share=split[0],
+            count=split[1],
+            seed=plan.recipe.seed,
+            say=tell,
+        )
+    )
+    fit, val = parts.fit, parts.val
+    job = _job(plan, model, fit, val, team, bad)
+    team.meet()  # each has looked at the folder as it was
+    if not resume and team.leads:
+        write_plan(out, plan)
+        write_lists(out, plan, parts)
+    tell(
+        f"{plan.name}: {plan.choice.model}, {model.input.width}x{model.input.height}, {len(plan.labels)} classes; "
+        f"{len(fit)} pictures to learn from, {len(val)} to measure with; {_place(team)}"
+    )
+    if fresh and team.leads and isinstance(model, Classifier) and plan.choice.weights != "random" and is_new(model.network):
+        _head_first(plan, model, cast(Sequence[Sample], fit), team, bad, tell)
+    metric = METRICS[plan.task]
+    meter, curves = Meter(tell, metric), Curves(out / "tensorboard", metric) if team.leads else None
+
+    def heard(row: Row) -> None:
+        meter.epoch(row)
+        if curves is not None:
+            curves.add(row)
+
+    with _asked_to_stop() as stop:
+        trained = train(
+            job,
+            plan.recipe,
+            team=team,
+            keeper=Checkpoint(checkpoint),
+            progress=meter.step if team.leads else lambda _: None,
+            heard=heard,
+            stop=stop,
+        )
+    meter.done()
+    if curves is not None:
+        curves.close()
+    if trained.stopped:
+        tell(f"stopped; go on with edge-train --resume --out {out}")
+        return 130
+    if team.leads:
+        _finish(plan, out, replace(model, network=trained.network), fit, val, trained.history, bad, tell)
+    return 0
+
+
+def _job(
+    plan: Plan, model: Classifier | Detector, fit: Sequence[Picture], val: Sequence[Picture], team: Team, bad: Say
+) -> Job[Any]:
+    if isinstance(model, Detector):
+        return DetectionJob(model, cast(Sequence[BoxSample], fit), cast(Sequence[BoxSample], val), plan.recipe, bad=bad)
+    learned, check = (Pictures(cast(Sequence[Sample], part), model.input, model.mean, model.std, bad) for part in (fit, val))
+    teacher = None if plan.teacher is None else teacher_of(plan.teacher, model).to(team.device)
+    weights = _class_weights(plan, cast(Sequence[Sample], fit)).to(team.device) if plan.balanced else None
+    return ClassifierJob(model.network, learned, plan.recipe, teacher, check, weights)
+
+
+def _class_weights(plan: Plan, fit: Sequence[Sample]) -> Tensor:
+    """What makes every class weigh the same: n / (classes * n of the class), 1 for one without pictures."""
+    found = torch.bincount(torch.tensor([sample.class_id for sample in fit]), minlength=len(plan.labels)).double()
+    return torch.where(found > 0, len(fit) / (len(plan.labels) * found.clamp_min(1)), 1.0).float()
+
+
+def _head_first(plan: Plan, model: Classifier, fit: Sequence[Sample], team: Team, bad: Say, say: Say) -> None:
+    say("the last layer first ...")
+    model.network.to(team.device)
+    fit_head(model.network, Pictures(fit, model.input, model.mean, model.std, bad), plan.recipe.seed)
+
+
+@contextmanager
+def _asked_to_stop() -> Iterator[Callable[[], bool]]:
+    """Within it, Ctrl-C and SIGTERM let the step under way finish; a second one ends at once."""
+    asked = threading.Event()
+    before: dict[signal.Signals, Any] = {}
+
+    def ask(number: int, frame: object) -> None:
+        if asked.is_set():
+            raise KeyboardInterrupt
+        asked.set()
+
+    for which in (signal.SIGINT, signal.SIGTERM):
+        before[which] = signal.signal(which, ask)
+    try:
+        yield asked.is_set
+    finally:
+        for which, handler in before.items():
+            signal.signal(which, handler)
+
+
+def _finish(
+    plan: Plan,
+    out: Path,
+    model: Classifier | Detector,
+    fit: Sequence[Picture],
+    val: Sequence[Picture],
+    history: list[Row],
+    bad: Skipped,
+    say: Say,
+) -> None:
+    model = named_after(model, plan)
+    save_model(out, model)
+    evaluation = of_network(model, val, bad=bad)  # type: ignore[arg-type]
+    facts = Facts(
+        model=f"{plan.name} ({plan.choice.model})",
+        data=", ".join(plan.data),
+        part="val",
+        chose=plan.recipe.patience is not None,
+        pictures={"train": len(fit), "val": len(val)},
+        counts=counts(plan, {"train": fit, "val": val}),
+        skipped=sorted(bad.lines),
+        settings=asdict(plan.recipe) | {"weights": plan.choice.weights, "teacher": plan.teacher},
+        seed=plan.recipe.seed,
+        command=shlex.join(["edge-train", *sys.argv[1:]]),
+        seconds=history[-1].seconds if history else 0.0,
+        created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+    )
+    summary = write_report(out / REPORT, evaluation, history, facts)
+    figures = ", ".join(f"{name} {figure.value:.4f}" for name, figure in summary.figures.items() if figure.value is not None)
+    took = clock(history[-1].seconds) if history else "0:00"
+    say(f"{plan.name}: {figures} on {summary.images} pictures; trained in {took}")
+    say(f"wrote {out}: report {out / REPORT}; next: edge-quantize {out} --out {plan.name}.edge")
+
+
+def _place(team: Team) -> str:
+    where = "CPU" if team.device.type == "cpu" else torch.cuda.get_device_name(team.device)
+    return where if team.world == 1 else f"{team.world} processes, {where}"

@@ -1,0 +1,93 @@
+"""The data that a run is given: folders, lists of pictures and shards, their task, classes and parts."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+from edge.boxes_data import BoxSample
+from edge.card import Label
+from edge.errors import DataError, UsageError
+from edge.layouts import Picture, Task, labels_of, parts_of, task_of
+from edge.lists import is_data_set
+from train.shard_cache import ShardCache, is_url
+from train.shard_sets import is_shards, open_shards
+from train.split import split
+
+Say: TypeAlias = Callable[[str], None]
+PARTS: tuple[Literal["train"], Literal["val"]] = ("train", "val")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Parts:
+    """The pictures to learn from, and those to measure with."""
+
+    fit: Sequence[Picture]
+    val: Sequence[Picture]
+
+
+def checked(data: str) -> str:
+    """The data as a run notes it, so that it is found from anywhere. Raises UsageError for what is not there."""
+    if is_url(data):
+        return data
+    if not is_shards(data) and not is_data_set(Path(data)):
+        raise UsageError(f"--data {data}: no such folder, list of pictures or shards; give labelled pictures")
+    return os.path.abspath(data)
+
+
+def described(data: Sequence[str], cache: ShardCache | None) -> tuple[Task, tuple[Label, ...]]:
+    """The task of all the data, and the classes of any. Raises UsageError where some has boxes and some has none."""
+    found = [_described(one, cache) for one in data]
+    for one, (task, _) in zip(data, found, strict=True):
+        if task != found[0][0]:
+            raise UsageError(f"--data {data[0]}, {one}: one has boxes and the other has none; train on each alone")
+    return found[0][0], tuple({label.id: label for _, labels in found for label in labels}.values())
+
+
+def _described(data: str, cache: ShardCache | None) -> tuple[Task, tuple[Label, ...]]:
+    if not is_shards(data):
+        return task_of(Path(data)), labels_of(Path(data))
+    fit, _, labels = open_shards(data, None, cache)
+    return ("detect" if isinstance(fit[0], BoxSample) else "classify"), labels
+
+
+def open_data(
+    data: Sequence[str],
+    labels: Sequence[Label],
+    task: Task,
+    cache: ShardCache | None,
+    *,
+    share: float,
+    count: int | None,
+    seed: int,
+    say: Say,
+) -> Parts:
+    """The data's own parts; where it has no val part, a share, or so many of its pictures, are kept apart.
+
+    Raises DataError, and UsageError for shards beside other data.
+    """
+    if any(is_shards(one) for one in data):
+        return _shards(data, labels, cache)
+    fit: list[Picture] = []
+    val: list[Picture] = []
+    for one in data:
+        more, apart = parts_of(Path(one), labels, task)
+        if apart is None:
+            wanted = f"{share:.0%}" if count is None else f"{count}"
+            say(f"{Path(one).name}: has no val part; keeping {wanted} of its {len(more)} pictures apart ...")
+            more, apart = split(more, share=share, count=count, seed=seed, say=say)
+        fit += more
+        val += apart
+    return Parts(fit, val)
+
+
+def _shards(data: Sequence[str], labels: Sequence[Label], cache: ShardCache | None) -> Parts:
+    if len(data) > 1:
+        raise UsageError("--data: shards are one data set; pack several into one with edge-train pack")
+    fit, val, _ = open_shards(data[0], labels, cache)
+    if val is None:
+        raise DataError(f"{data[0]}: has no shard whose name begins with val; edge-train pack makes some")
+    return Parts(fit, val)
