@@ -71,7 +71,11 @@ say = speaker(NAME)
 @click.option(
     "--arg", "arguments", metavar="NAME=VALUE", multiple=True, help="A keyword argument of the factory; may be given again."
 )
-@click.option("--trust", is_flag=True, help="Load a .pt file that runs code of its own when it is read.")
+@click.option(
+    "--trust",
+    is_flag=True,
+    help="Load a .pt file that runs code of its own when it is read; call the function that a run's network is made by.",
+)
 @click.option(
     "--max-drop",
     metavar="POINTS",
@@ -371,7 +375,7 @@ def _resolved(model: str, said: Described | None, options: dict[str, Any]) -> Fl
         for flag in ("task", "head", "labels", "size", "color", "resize", "mean", "std", "output", "config"):
             if options[flag] is not None:
                 raise UsageError(f"--{flag}: is for model files; {model} says itself what it is")
-        return from_name(model, options["arguments"])
+        return from_name(model, options["arguments"], trust=options["trust"])
     if options["arguments"]:
         raise UsageError(f"--arg {options['arguments'][0]}: is for package.module:factory; {model} is a file")
     float_model, notes = from_file(Path(model), said, trust=options["trust"])
@@ -382,16 +386,18 @@ def _resolved(model: str, said: Described | None, options: dict[str, Any]) -> Fl
 
 def _split(data: Path | None, model: FloatModel, name: str, calibration_images: int) -> tuple[str, Split]:
     """The data's name, and which pictures do what: of a run, it never measures on what the run has learned from."""
-    from quantize.data import divided, load_split
+    from quantize.data import load_split, of_run, unseen_split
     from train.models import MODELS
     from train.run import data_name, is_run, read_parts, read_plan
 
     if is_run(Path(name)):
         plan = read_plan(Path(name))
-        if data is None or os.path.abspath(data) in plan.data:
-            parts = read_parts(Path(name), plan)
-            split = divided(parts.fit, parts.val, calibration_images, model.task, Path(plan.data[0]))
-            return data_name(plan), split
+        learned = read_parts(Path(name), plan)
+        if data is None:
+            return data_name(plan), of_run(learned.fit, learned.val, calibration_images, model.task, Path(plan.data[0]))
+        split = unseen_split(data, model.labels, calibration_images, model.task, learned.fit)
+        if split is not None:
+            return data.resolve().name, split
     assert data is not None
     try:
         return data.resolve().name, load_split(data, model.labels, calibration_images, model.task)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeAlias
 
@@ -19,6 +20,8 @@ Picture: TypeAlias = Sample | BoxSample
 
 CHOICE_PICTURES = {"classify": 256, "detect": 256}
 """At most so many choose among candidates and fit temperatures."""
+VAL_PICTURES = 200
+"""With fewer, a run's val only measures: half of them would say too little."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +52,39 @@ def divided(fit: Sequence[Picture], measure: Sequence[Picture], calibration: int
     if count < 1 or not measure:
         raise DataError(f"{folder}: {len(fit) + len(measure)} pictures are too few to calibrate and measure; give at least 8")
     return Split(tuple(fit[:count]), tuple(fit[count : count + CHOICE_PICTURES[task]]), tuple(measure), tuple(fit))
+
+
+def of_run(fit: Sequence[Picture], val: Sequence[Picture], calibration: int, task: str, folder: Path) -> Split:
+    """The split of a run that has learned from `fit`: what it learned calibrates, what it has never seen chooses and measures.
+
+    It is surer of what it learned than of anything else, so candidates and temperatures chosen by that would flatter. Half of
+    `val`, as far as CHOICE_PICTURES, chooses; of fewer than VAL_PICTURES none, and what it learned does. Raises DataError.
+    """
+    split = divided(fit, val, calibration, task, folder)
+    if len(val) < VAL_PICTURES:
+        return split
+    mixed = shuffled(val)
+    count = min(CHOICE_PICTURES[task], len(mixed) // 2)
+    return replace(split, choice=tuple(mixed[:count]), measure=tuple(mixed[count:]))
+
+
+def unseen_split(
+    folder: Path, labels: Sequence[Label], calibration: int, task: str, learned: Sequence[Picture]
+) -> Split | None:
+    """As `of_run`, of another data set than the run's, some of whose pictures it has learned from; None where there are none.
+
+    Raises DataError where it has learned from all.
+    """
+    fit, measure = parts_of(folder, labels, "detect" if task == "detect" else "classify")
+    pictures = [*fit, *(measure or [])]
+    known = {os.path.realpath(picture.path) for picture in learned}
+    seen = [picture for picture in pictures if os.path.realpath(picture.path) in known]
+    if not seen:
+        return None
+    unseen = [picture for picture in pictures if os.path.realpath(picture.path) not in known]
+    if not unseen:
+        raise DataError(f"{folder}: the run has learned from all of its {len(seen)} pictures; leave out --data, or give others")
+    return of_run(seen, unseen, calibration, task, folder)
 
 
 def _halves(samples: list[Picture]) -> tuple[list[Picture], list[Picture]]:

@@ -18,7 +18,7 @@ from train.run import is_run, load_run
 from train.start import FACTORY, arguments_of, from_factory
 
 
-def from_name(model: str, arguments: Sequence[str] = ()) -> FloatModel:
+def from_name(model: str, arguments: Sequence[str] = (), *, trust: bool = False) -> FloatModel:
     """A published model, what a run of edge-train trained, or what a factory makes.
 
     Raises UsageError, or InputError when weights are not installed or a run is not finished.
@@ -32,7 +32,7 @@ def from_name(model: str, arguments: Sequence[str] = ()) -> FloatModel:
             "package.module:factory"
         )
     if is_folder:
-        return float_model(load_run(Path(model)))
+        return float_model(load_run(Path(model), trust=trust))
     if model in MODELS:
         return float_model(pretrained(model))
     return float_model(from_factory(model, arguments_of(arguments), f"an .onnx, .pt2 or .tflite file or {FACTORY}"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 NAME = "edge-train"
 PACKAGES = ("torch", "matplotlib", "jinja2")
 DEFAULT_MODELS = {"classify": "efficientnet-lite0", "detect": "efficientnet-lite0-det"}
-TOLD_AGAIN = ("out", "resume", "threads", "device")
+TOLD_AGAIN = ("out", "resume", "threads", "device", "trust")
 """What may be said beside --resume; the run knows the rest."""
 ASKED = (
     *("epochs", "minutes", "batch", "accumulate", "rate", "optimizer", "weight_decay", "smoothing", "mixup"),
@@ -31,6 +32,17 @@ ASKED = (
 )
 """Options that are fields of a recipe."""
 say = speaker(NAME)
+
+
+class Finite(click.FloatRange):
+    """A number in a range that is one: neither nan nor infinite."""
+
+    def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> float:
+        """The number, or a usage error."""
+        number: float = super().convert(value, parameter, context)
+        if not math.isfinite(number):
+            self.fail(f"{value} is not a finite number", parameter, context)
+        return number
 
 
 class Commands(OneLineCommand):
@@ -58,7 +70,14 @@ def _size(context: click.Context, parameter: click.Parameter, value: str | None)
     if value is None:
         return None
     width, _, height = value.lower().partition("x")
-    if not (width.isdigit() and height.isdigit() and 0 < int(width) <= 8192 and 0 < int(height) <= 8192):
+    if not (
+        width.isascii()
+        and height.isascii()
+        and width.isdigit()
+        and height.isdigit()
+        and 0 < int(width) <= 8192
+        and 0 < int(height) <= 8192
+    ):
         raise UsageError(f"--size {value}: give WIDTHxHEIGHT in pixels, such as 224x224")
     return int(width), int(height)
 
@@ -90,32 +109,28 @@ AUGMENTS = ("none", "light", "standard", "camera", "night")
 @click.option("--from-scratch", is_flag=True, help="Start from random weights.  [default: published ones]")
 @click.option(
     "--val-share",
-    type=click.FloatRange(0, 0.9, min_open=True),
+    type=Finite(0, 0.9, min_open=True),
     default=0.2,
     show_default=True,
     help="Where data has no val part.",
 )
 @click.option("--val-count", type=click.IntRange(1), help="The same as a number of pictures.")
 @click.option("--cache", metavar="DIR", type=Path, help="Where shards of http servers are kept while they are used.")
-@click.option("--cache-mb", type=click.FloatRange(0, min_open=True), help="At most so much of them.  [default: 4096]")
-@click.option(
-    "--epochs", type=click.FloatRange(0, min_open=True), help="How often every picture is seen.  [default: by the start]"
-)
-@click.option(
-    "--minutes", type=click.FloatRange(0, min_open=True), help="Shorten the schedule to fit; the result depends on speed."
-)
+@click.option("--cache-mb", type=Finite(0, min_open=True), help="At most so much of them.  [default: 4096]")
+@click.option("--epochs", type=Finite(0, min_open=True), help="How often every picture is seen.  [default: by the start]")
+@click.option("--minutes", type=Finite(0, min_open=True), help="Shorten the schedule to fit; the result depends on speed.")
 @click.option("--batch", type=click.IntRange(1, 65536), help="Pictures a step, over all processes.")
 @click.option("--accumulate", type=click.IntRange(1, 1024), help="Parts that a batch is taken in, where memory is short.")
-@click.option("--rate", type=click.FloatRange(0, min_open=True), help="The peak of the learning rate.")
+@click.option("--rate", type=Finite(0, min_open=True), help="The peak of the learning rate.")
 @click.option("--optimizer", type=click.Choice(["adamw", "sgd"]))
-@click.option("--weight-decay", type=click.FloatRange(0))
+@click.option("--weight-decay", type=Finite(0))
 @click.option(
     "--freeze",
-    type=click.FloatRange(0, 1, max_open=True),
+    type=Finite(0, 1, max_open=True),
     help="The share of the layers, from the input on, that stay as they are.",
 )
-@click.option("--smoothing", type=click.FloatRange(0, 1, max_open=True), help="Label smoothing.")
-@click.option("--mixup", type=click.FloatRange(0), help="Alpha of mixup; 0 mixes none.")
+@click.option("--smoothing", type=Finite(0, 1, max_open=True), help="Label smoothing.")
+@click.option("--mixup", type=Finite(0), help="Alpha of mixup; 0 mixes none.")
 @click.option(
     "--augment", type=click.Choice(AUGMENTS), help="What may differ from the pictures; camera adds blur, noise, JPEG, exposure."
 )
@@ -123,16 +138,27 @@ AUGMENTS = ("none", "light", "standard", "camera", "night")
     "--class-weights", type=click.Choice(["none", "balanced"]), default="none", show_default=True, help="Weigh rare classes up."
 )
 @click.option("--teacher", metavar="NAME|RUN", help="Learn from a model of the same classes, too: a run, or a published one.")
-@click.option("--distill", type=click.FloatRange(0, 1), help="The teacher's share of the loss.  [default: 0.5 with --teacher]")
+@click.option("--distill", type=Finite(0, 1), help="The teacher's share of the loss.  [default: 0.5 with --teacher]")
 @click.option("--patience", type=click.IntRange(1), help="Stop after so many epochs without a better val; take the best one.")
 @click.option("--precision", type=click.Choice(["auto", "float32", "bfloat16", "float16"]), help="[default: bfloat16 on a GPU]")
+@click.option(
+    "--trust", is_flag=True, help="Call the function that the run in --weights, --teacher or --out says makes its network."
+)
 @click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=0, show_default=True)
 @click.option("--device", metavar="auto|cpu|cuda[:N]", default="auto", show_default=True)
 @click.option("--threads", type=click.IntRange(1, 256), help="Threads to work with.  [default: all cores]")
 @version_option
 @click.pass_context
 def main(
-    context: click.Context, /, data: tuple[str, ...], out: Path, resume: bool, device: str, threads: int | None, **options: Any
+    context: click.Context,
+    /,
+    data: tuple[str, ...],
+    out: Path,
+    resume: bool,
+    trust: bool,
+    device: str,
+    threads: int | None,
+    **options: Any,
 ) -> int:
     """Train a model on DIR: its last layer first, then all of it, each epoch measured on pictures kept apart.
 
@@ -146,15 +172,24 @@ def main(
         _check_only(context)
     elif not data:
         raise UsageError("give --data DIR: pictures in class folders, or with boxes")
-    from train.run import read_plan
+    from train.run import check_trust, read_plan
     from train.session import run_session
     from train.team import assembled
 
     try:
         with assembled(device) as team:
-            plan = read_plan(out) if resume else _plan(data, out, options)
+            plan = read_plan(out) if resume else _plan(data, out, trust, options)
+            if resume:
+                check_trust(plan, out, trust)
             return run_session(
-                plan, out, team, threads, resume=resume, split=(options["val_share"], options["val_count"]), say=say
+                plan,
+                out,
+                team,
+                threads,
+                resume=resume,
+                trust=trust,
+                split=(options["val_share"], options["val_count"]),
+                say=say,
             )
     except KeyboardInterrupt:
         fail(NAME, f"interrupted; go on with edge-train --resume --out {out}", 130)
@@ -167,16 +202,16 @@ def _check_only(context: click.Context) -> None:
             raise UsageError(f"--resume goes on as the run began; leave out --{name.replace('_', '-')}")
 
 
-def _plan(data: tuple[str, ...], out: Path, options: dict[str, Any]) -> Plan:
+def _plan(data: tuple[str, ...], out: Path, trust: bool, options: dict[str, Any]) -> Plan:
     """What is asked, completed by defaults and by what the data is."""
-    from train.run import Plan, is_run, read_plan
+    from train.run import Plan, check_trust, is_run, read_plan
     from train.shard_cache import ShardCache
     from train.sources import checked, described
     from train.start import Choice, arguments_of
 
     data = tuple(checked(one) for one in data)
     if is_run(out):
-        raise UsageError(f"--out {out}: has a run; go on with it by --resume, or give another folder")
+        raise UsageError(f"--out {out}: has a run; go on with it by --resume, give another folder, or remove it")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UsageError(f"--out {out}: is there and not an empty folder; give another name")
     name = options["name"] or out.resolve().name
@@ -184,6 +219,8 @@ def _plan(data: tuple[str, ...], out: Path, options: dict[str, Any]) -> Plan:
         raise UsageError(f"--name {name!r}: give letters, digits, '.', '_' and '-', a letter or digit first, at most 100")
     weights = _weights(options)
     former = read_plan(Path(weights)) if is_run(Path(weights)) else None
+    if former is not None and options["model"] is None:
+        check_trust(former, Path(weights), trust)
     if options["cache_mb"] is not None and options["cache"] is None:
         raise UsageError("--cache-mb is the size of --cache; give the folder")
     cache_mb = options["cache_mb"] or 4096.0
@@ -199,7 +236,12 @@ def _plan(data: tuple[str, ...], out: Path, options: dict[str, Any]) -> Plan:
     return Plan(
         name=name,
         task=task,
-        choice=Choice(model=model, arguments=arguments_of(options["arguments"]), size_wh=options["size"], weights=weights),
+        choice=Choice(
+            model=model,
+            arguments=arguments_of(options["arguments"]) or (former.choice.arguments if former else {}),
+            size_wh=options["size"] or (former.choice.size_wh if former else None),
+            weights=weights,
+        ),
         labels=labels,
         data=data,
         recipe=_recipe(task, weights, options),

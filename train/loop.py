@@ -48,8 +48,8 @@ class Job(Protocol[B]):
     def loss(self, network: nn.Module, batch: B, random: np.random.Generator) -> Tensor:
         """The mean loss of a batch; what it draws, it draws from `random`."""
 
-    def plain(self) -> Iterable[Tensor]:
-        """Some training pictures as the device sees them, to measure batch norm's statistics on."""
+    def plain(self) -> Iterable[Tensor] | None:
+        """Some training pictures as the device sees them, to measure batch norm's statistics on; None keeps those there are."""
 
     def measure(self, network: nn.Module) -> float | None:
         """The metric of a network in evaluation mode, larger is better; None where nothing is measured."""
@@ -144,25 +144,24 @@ def train(
         _training_mode(network, recipe.batch_norm)
         for place, batch in _batches(job, state.step, team):
             state.seconds = clock.seconds()
-            done, stopping = team.agreed(_done(place, steps, state.seconds, recipe.minutes), stop())
-            if done >= 1 or (stopped := bool(stopping)):
+            done, stopped = team.heard(_done(place, steps, state.seconds, recipe.minutes), stop())
+            if done >= 1 or stopped or _out_of_patience(state, recipe):
                 break
             rate = recipe.rate * schedule(done, recipe.warmup)
-            loss = _step(network, job, batch, rate, place, state, recipe, team)
-            if not math.isfinite(loss):
-                raise EdgeError(f"the loss became {loss} at step {place + 1} of {steps}; lower the learning rate")
+            if batch is not None:
+                loss = _step(network, job, batch, rate, place, state, recipe, team)
+                if not math.isfinite(loss):
+                    raise EdgeError(f"the loss became {loss} at step {place + 1} of {steps}; lower the learning rate")
+                state.losses.append(loss)
+                _average(state.averaged, state.network, min(recipe.average, (place + 1) / (place + 10)))
+                progress(Progress(place + 1, done, loss, state.seconds))
             state.step = place + 1
-            state.losses.append(loss)
-            _average(state.averaged, state.network, min(recipe.average, state.step / (state.step + 9)))
-            progress(Progress(state.step, done, loss, state.seconds))
             ended = state.step % an_epoch == 0
             if ended:
                 _end_epoch(job, state, recipe, team, rate, clock)
                 heard(state.history[-1])
             if keeper is not None and team.leads:
                 keeper.keep(state, now=ended)
-            if ended and _out_of_patience(state, recipe):
-                break
     if keeper is not None and team.leads:
         keeper.keep(state, now=True)
     return Trained(_finished(job, state, recipe), state.history, stopped)
@@ -186,18 +185,19 @@ def _begin(network: nn.Module, recipe: Recipe, team: Team) -> State:
     return State(trained, copy.deepcopy(trained), _optimizer(trained, recipe), scaler)
 
 
-def _batches(job: Job[B], step: int, team: Team) -> Iterator[tuple[int, B]]:
-    """Batches from `step` on, epoch after epoch, each with the number of its step."""
+def _batches(job: Job[B], step: int, team: Team) -> Iterator[tuple[int, B | None]]:
+    """Batches from `step` on, epoch after epoch, each with the number of its step; None for an unreadable last one."""
     an_epoch = job.batches_an_epoch()
     while True:
         epoch, first = divmod(step, an_epoch)
-        empty = True
-        for place, batch in job.batches(epoch, first, team):
-            empty = False
-            yield epoch * an_epoch + place, batch
-        if empty and first == 0:
+        last = None
+        for last, batch in job.batches(epoch, first, team):
+            yield epoch * an_epoch + last, batch
+        if last is None and first == 0:
             raise DataError("no training picture is readable; give more pictures")
         step = (epoch + 1) * an_epoch
+        if last != an_epoch - 1:
+            yield step - 1, None
 
 
 def _step(network: nn.Module, job: Job[B], batch: B, rate: float, step: int, state: State, recipe: Recipe, team: Team) -> float:
@@ -209,11 +209,14 @@ def _step(network: nn.Module, job: Job[B], batch: B, rate: float, step: int, sta
     state.optimizer.zero_grad(set_to_none=True)
     precision = _precision(recipe, team.device)
     parts = batch.to(team.device).parts(recipe.accumulate)
+    if team.world > 1:  # every process has to go forward as often, however few of its pictures are readable
+        parts += parts[-1:] * (recipe.accumulate - len(parts))
+    pictures = sum(len(part) for part in parts)
     total = torch.zeros((), device=team.device)
     for index, part in enumerate(parts):
         with team.apart(network) if index < len(parts) - 1 else nullcontext():
             with torch.autocast(team.device.type, precision, enabled=precision != torch.float32):
-                loss = job.loss(network, part, random) * (len(part) / len(batch))
+                loss = job.loss(network, part, random) * (len(part) / pictures)
             state.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         total += loss.detach()
     if recipe.clip is not None:
@@ -228,11 +231,11 @@ def _end_epoch(job: Job[B], state: State, recipe: Recipe, team: Team, rate: floa
     """Measure the averaged weights, and note how the epoch went; the first process measures for all."""
     training_s = clock.seconds() - (state.history[-1].seconds if state.history else 0.0)
     metric = job.measure(state.averaged.eval()) if team.leads else None
-    (told,) = team.agreed(math.nan if metric is None else metric)
+    told = team.agreed(math.nan if metric is None else metric)
     row = Row(
         epoch=state.step // job.batches_an_epoch(),
         step=state.step,
-        loss=math.fsum(state.losses) / len(state.losses),
+        loss=math.fsum(state.losses) / max(1, len(state.losses)),
         rate=rate,
         metric=None if math.isnan(told) else told,
         seconds=clock.seconds(),
@@ -245,14 +248,16 @@ def _end_epoch(job: Job[B], state: State, recipe: Recipe, team: Team, rate: floa
 
 
 def _out_of_patience(state: State, recipe: Recipe) -> bool:
-    return recipe.patience is not None and state.history[-1].epoch - state.best_epoch() >= recipe.patience
+    if recipe.patience is None or not state.history:
+        return False
+    return state.history[-1].epoch - state.best_epoch() >= recipe.patience
 
 
 def _finished(job: Job[B], state: State, recipe: Recipe) -> nn.Module:
     if state.best is not None:
         state.averaged.load_state_dict(state.best)
-    if recipe.batch_norm == "train":
-        recalibrate(state.averaged, job.plain())
+    if recipe.batch_norm == "train" and (images := job.plain()) is not None:
+        recalibrate(state.averaged, images)
     return state.averaged.to(memory_format=torch.contiguous_format).eval()  # type: ignore[no-any-return,call-overload]
 
 
@@ -289,7 +294,7 @@ def _done(step: int, steps: int, seconds: float, minutes: float | None) -> float
 
 def _precision(recipe: Recipe, device: torch.device) -> torch.dtype:
     if recipe.precision == "auto":
-        fast = device.type == "cuda" and torch.cuda.is_bf16_supported()
+        fast = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
         return torch.bfloat16 if fast else torch.float32
     chosen: torch.dtype = getattr(torch, recipe.precision)
     return chosen
@@ -308,10 +313,10 @@ def _optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
 
 
 def freeze(network: nn.Module, share: float) -> None:
-    """Let the first share of the layers with weights, as they are defined, learn no more, in place; nor what norms them."""
-    layers = [module for module in network.modules() if isinstance(module, WEIGHTED + BATCH_NORMS)]
+    """Let the first share of the layers, as they are defined, learn no more, nor what norms them, in place; the last learns."""
+    layers = [module for module in network.modules() if next(module.parameters(recurse=False), None) is not None]
     weighted = [index for index, module in enumerate(layers) if isinstance(module, WEIGHTED)]
-    end = [*weighted, len(layers)][round(share * len(weighted))]
+    end = weighted[min(round(share * len(weighted)), len(weighted) - 1)] if weighted else 0
     for module in layers[:end]:
         module.requires_grad_(False)
 

@@ -38,7 +38,8 @@ def learning_loss(
     if teacher is None or recipe.distill < 1:
 
         def labelled(ids: Tensor) -> Tensor:
-            return functional.cross_entropy(outputs, ids, class_weights, label_smoothing=recipe.smoothing)
+            losses = functional.cross_entropy(outputs, ids, label_smoothing=recipe.smoothing, reduction="none")
+            return (losses if class_weights is None else losses * class_weights[ids]).mean()
 
         labels = labelled(class_ids) if share == 1 else share * labelled(class_ids) + (1 - share) * labelled(other_ids)
         loss = loss + (1 if teacher is None else 1 - recipe.distill) * labels

@@ -154,7 +154,7 @@ def load(name: str, pretrained: bool = True, classes: int = 1000, weights: Path 
     model = named(name)
     network = model.make(classes)
     if weights is not None:
-        from_file(network, name, weights, classes)
+        from_file(network, name, weights)
     elif pretrained:
         if model.package is None:
             raise InputError(

@@ -49,6 +49,14 @@ class Recipe:
     minutes: float | None = None
     patience: int | None = None
 
+    def __post_init__(self) -> None:
+        least = {"epochs": self.epochs, "batch": self.batch, "accumulate": self.accumulate, "rate": self.rate}
+        for name, value in least.items():
+            if not 0 < value < math.inf:
+                raise ValueError(f"{name} is {value}, expected more than 0")
+        if not 0 <= self.freeze < 1:
+            raise ValueError(f"freeze is {self.freeze}, expected a share below 1")
+
 
 def schedule(done: float, warmup: float) -> float:
     """The share of the peak rate at a share of the schedule: a line up, then half a cosine down to zero."""

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from train.augment import AUGMENTS
 from train.recipe import Recipe
 from train.transfer import RECIPE as TRANSFER
 
 RECIPES: Mapping[str, Recipe] = {
     "transfer": TRANSFER,
     "scratch": Recipe(epochs=60, rate=1e-3, weight_decay=0.05, warmup=0.05, mixup=0.2, average=0.99, clip=5.0),
-    "detect": Recipe(epochs=60, batch=16, rate=1e-3, weight_decay=0.02, clip=10.0, average=0.99, augment=AUGMENTS["light"]),
+    "detect": Recipe(epochs=60, batch=16, rate=1e-3, weight_decay=0.02),
 }

@@ -11,6 +11,7 @@ tensorboard/    learning curves for TensorBoard
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Sequence
 from dataclasses import replace
@@ -23,16 +24,17 @@ import torch
 from edge.boxes_data import BoxSample
 from edge.card import Label
 from edge.datasets import Sample
-from edge.errors import DataError, InputError
+from edge.errors import DataError, InputError, UsageError
 from edge.layouts import Picture, parts_of
-from edge.lists import place_of, write_list
+from edge.lists import is_list, place_of, write_list
 from train.checkpoint import write_whole
 from train.models import Classifier, Detector
 from train.recipe import Recipe
 from train.shard_cache import ShardCache
 from train.shard_sets import is_shards
 from train.sources import PARTS, Parts, open_data
-from train.start import Choice, untrained
+from train.start import Choice, start
+from train.weights import read_state, take
 
 RUN = "run.json"
 MODEL = "model.pt"
@@ -42,7 +44,10 @@ M = TypeVar("M", bound=Classifier | Detector)
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """All that a run was asked to do; `data`, one or more sets, and the teacher's run are absolute paths."""
+    """All that a run was asked to do; `data`, one or more sets, and the teacher's run are absolute paths.
+
+    `pictures` is a hash over the pictures and labels that it began with, of other data than shards.
+    """
 
     version: Literal[1] = 1
     name: str
@@ -55,6 +60,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     teacher: str | None = None
     cache: str | None = None
     cache_mb: float = 4096.0
+    pictures: str = ""
 
 
 def write_plan(folder: Path, plan: Plan) -> None:
@@ -88,12 +94,34 @@ def cache_of(plan: Plan) -> ShardCache | None:
 
 
 def write_lists(folder: Path, plan: Plan, parts: Parts) -> None:
-    """Note which pictures do what; shards say it themselves."""
+    """Note which pictures do what; shards say it themselves. Raises DataError for a name that cannot be noted."""
+    folder.mkdir(parents=True, exist_ok=True)
     if any(is_shards(data) for data in plan.data):
         return
-    root = Path(os.path.commonpath([place_of(Path(data)).folder.resolve() for data in plan.data]))
+    root = Path(os.path.commonpath([os.path.abspath(place_of(Path(data)).folder) for data in plan.data]))
+    try:
+        for part, pictures in zip(PARTS, (parts.fit, parts.val), strict=True):
+            write_list(folder / f"{part}.txt", root, [picture.path for picture in pictures])
+    except BaseException:
+        for part in PARTS:
+            (folder / f"{part}.txt").unlink(missing_ok=True)
+        raise
+
+
+def fingerprint(plan: Plan, parts: Parts) -> str:
+    """A hash over the names, parts and labels of all pictures; "" of shards."""
+    if any(is_shards(data) for data in plan.data):
+        return ""
+    hashed = hashlib.sha256()
     for part, pictures in zip(PARTS, (parts.fit, parts.val), strict=True):
-        write_list(folder / f"{part}.txt", root, [picture.path for picture in pictures])
+        for picture in sorted(pictures, key=lambda picture: picture.path):
+            label = f"{picture.class_id}" if isinstance(picture, Sample) else _boxes_text(picture)
+            hashed.update(f"{part}\0{picture.path}\0{label}\0".encode("utf-8", "surrogateescape"))
+    return hashed.hexdigest()
+
+
+def _boxes_text(picture: BoxSample) -> str:
+    return f"{picture.boxes_xyxy.tolist()} {picture.class_ids.tolist()} {picture.ignored.tolist()}"
 
 
 def read_parts(folder: Path, plan: Plan) -> Parts:
@@ -104,10 +132,15 @@ def read_parts(folder: Path, plan: Plan) -> Parts:
     parts = [parts_of(Path(data), plan.labels, plan.task) for data in plan.data]
     known = [picture for train, val in parts for picture in [*train, *(val or [])]]
     for part in PARTS:
-        place = place_of(folder / f"{part}.txt")
+        path = Path(os.path.abspath(folder / f"{part}.txt"))  # as the pictures' paths are
+        if not is_list(path):
+            raise DataError(
+                f"{path}: is missing, or no list of pictures; without it nobody knows what was learned; train again"
+            )
+        place = place_of(path)
         pictures = [picture for picture in known if place.keeps(picture.path)]
         if not pictures:
-            raise DataError(f"{folder / part}.txt: none of its pictures is in {' or '.join(plan.data)} any more; train again")
+            raise DataError(f"{path}: none of its pictures is in {' or '.join(plan.data)} any more; train again")
         found.append(pictures)
     return Parts(found[0], found[1])
 
@@ -118,18 +151,26 @@ def save_model(folder: Path, model: Classifier | Detector) -> None:
     write_whole(folder / MODEL, lambda file: torch.save(state, file))
 
 
-def load_run(folder: Path) -> Classifier | Detector:
-    """The model that a finished run trained. Raises InputError for a run that is not finished, or damaged."""
+def check_trust(plan: Plan, folder: Path, trust: bool) -> None:
+    """Raise UsageError for a run whose network comes from code that its run.json names, unless that is to be run."""
+    if ":" in plan.choice.model and not trust:
+        raise UsageError(
+            f"{folder}: its network is made by calling {plan.choice.model}, as its {RUN} says; give --trust if the run is yours"
+        )
+
+
+def load_run(folder: Path, *, trust: bool = False) -> Classifier | Detector:
+    """The model that a finished run trained; its factory, where it has one, is called with `trust` only.
+
+    Raises UsageError without it, and InputError for a run that is not finished, or damaged.
+    """
     plan = read_plan(folder)
+    check_trust(plan, folder, trust)
     path = folder / MODEL
     if not path.is_file():
         raise InputError(f"{folder}: the run is not finished; go on with edge-train --resume --out {folder}")
-    model = untrained(plan.choice, plan.labels, plan.task)
-    try:
-        model.network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
-    except Exception as error:  # torch raises classes of its own for each way in which a file can be wrong
-        reason = " ".join(str(error).split())[:200]
-        raise InputError(f"{path}: not this run's weights, or damaged ({reason}); train again") from None
+    model = start(plan.choice, plan.labels, plan.task, weighted=False)
+    take(model.network, read_state(path), f"{path}: not this run's weights, or damaged", "train again")
     model.network.eval()
     return named_after(model, plan)
 

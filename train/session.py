@@ -14,12 +14,14 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, cast
 
+import msgspec
 import torch
 from torch import Tensor
 
 from edge.boxes_data import BoxSample
 from edge.commands import Skipped
 from edge.datasets import Sample
+from edge.errors import DataError, UsageError
 from edge.layouts import Picture
 from train.checkpoint import Checkpoint
 from train.curves import Curves
@@ -37,18 +39,22 @@ from train.run import (
     Plan,
     cache_of,
     counts,
+    fingerprint,
+    is_run,
     named_after,
     read_parts,
+    read_plan,
     save_model,
     write_lists,
     write_plan,
 )
-from train.sources import open_data
-from train.start import start, untrained
+from train.sources import open_data, without_learned
+from train.start import start
 from train.summary import Facts
 from train.teacher import teacher_of
 from train.team import Team
 from train.transfer import fit_head, is_new
+from train.words import METRIC, headline, interval_text
 
 Say = Callable[[str], None]
 METRICS = {"classify": "top-1", "detect": "AP50"}
@@ -61,6 +67,7 @@ def run_session(
     threads: int | None,
     *,
     resume: bool,
+    trust: bool,
     split: tuple[float, int | None],
     say: Say,
 ) -> int:
@@ -70,8 +77,13 @@ def run_session(
     bad = Skipped(tell)
     checkpoint = out / CHECKPOINT
     fresh = not (resume and checkpoint.exists())
+    if plan.recipe.batch % team.world or plan.recipe.accumulate > plan.recipe.batch // team.world:
+        raise UsageError(
+            f"--batch {plan.recipe.batch}: give a multiple of the {team.world} processes, and no more --accumulate than what "
+            "each has of it"
+        )
     with seeded(plan.recipe.seed):
-        model = (start if fresh else untrained)(plan.choice, plan.labels, plan.task)
+        model = start(plan.choice, plan.labels, plan.task, weighted=fresh, trust=trust)
     parts = (
         read_parts(out, plan)
         if resume
@@ -86,12 +98,17 @@ def run_session(
             say=tell,
         )
     )
+    former = Path(plan.choice.weights)
+    if resume and fingerprint(plan, parts) != plan.pictures:
+        raise DataError(f"{out}: pictures or labels are not what the run began with, so it cannot go on exactly; train again")
+    if not resume and is_run(former):
+        parts = without_learned(parts, read_parts(former, read_plan(former)).fit, tell)
     fit, val = parts.fit, parts.val
-    job = _job(plan, model, fit, val, team, bad)
+    job = _job(plan, model, fit, val, team, bad, trust)
     team.meet()  # each has looked at the folder as it was
     if not resume and team.leads:
-        write_plan(out, plan)
         write_lists(out, plan, parts)
+        write_plan(out, msgspec.structs.replace(plan, pictures=fingerprint(plan, parts)))
     tell(
         f"{plan.name}: {plan.choice.model}, {model.input.width}x{model.input.height}, {len(plan.labels)} classes; "
         f"{len(fit)} pictures to learn from, {len(val)} to measure with; {_place(team)}"
@@ -128,12 +145,12 @@ def run_session(
 
 
 def _job(
-    plan: Plan, model: Classifier | Detector, fit: Sequence[Picture], val: Sequence[Picture], team: Team, bad: Say
+    plan: Plan, model: Classifier | Detector, fit: Sequence[Picture], val: Sequence[Picture], team: Team, bad: Say, trust: bool
 ) -> Job[Any]:
     if isinstance(model, Detector):
         return DetectionJob(model, cast(Sequence[BoxSample], fit), cast(Sequence[BoxSample], val), plan.recipe, bad=bad)
     learned, check = (Pictures(cast(Sequence[Sample], part), model.input, model.mean, model.std, bad) for part in (fit, val))
-    teacher = None if plan.teacher is None else teacher_of(plan.teacher, model).to(team.device)
+    teacher = None if plan.teacher is None else teacher_of(plan.teacher, model, trust=trust).to(team.device)
     weights = _class_weights(plan, cast(Sequence[Sample], fit)).to(team.device) if plan.balanced else None
     return ClassifierJob(model.network, learned, plan.recipe, teacher, check, weights)
 
@@ -198,9 +215,10 @@ def _finish(
         created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
     )
     summary = write_report(out / REPORT, evaluation, history, facts)
-    figures = ", ".join(f"{name} {figure.value:.4f}" for name, figure in summary.figures.items() if figure.value is not None)
+    name = METRIC[summary.task]
+    interval = interval_text(name, summary.figures[name])
     took = clock(history[-1].seconds) if history else "0:00"
-    say(f"{plan.name}: {figures} on {summary.images} pictures; trained in {took}")
+    say(f"{plan.name}: {headline(summary).rstrip('.')} (95% interval {interval}); trained in {took}")
     say(f"wrote {out}: report {out / REPORT}; next: edge-quantize {out} --out {plan.name}.edge")
 
 

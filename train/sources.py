@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from typing import Literal, TypeAlias
 
 from edge.boxes_data import BoxSample
 from edge.card import Label
+from edge.datasets import name_key
 from edge.errors import DataError, UsageError
 from edge.layouts import Picture, Task, labels_of, parts_of, task_of
 from edge.lists import is_data_set
@@ -44,7 +46,24 @@ def described(data: Sequence[str], cache: ShardCache | None) -> tuple[Task, tupl
     for one, (task, _) in zip(data, found, strict=True):
         if task != found[0][0]:
             raise UsageError(f"--data {data[0]}, {one}: one has boxes and the other has none; train on each alone")
-    return found[0][0], tuple({label.id: label for _, labels in found for label in labels}.values())
+    return found[0][0], merged([labels for _, labels in found])
+
+
+def merged(sets: Sequence[Sequence[Label]]) -> tuple[Label, ...]:
+    """The classes of several data sets, each once: a class of a later one is an earlier one's with its id or its name.
+
+    Raises UsageError where it is two of them.
+    """
+    known = list(sets[0])
+    for label in (label for labels in sets[1:] for label in labels):
+        keys = {name_key(label.id), name_key(label.name)}
+        same = [one for one in known if keys & {name_key(one.id), name_key(one.name)}]
+        if len(same) > 1:
+            names = ", ".join(repr(one.id) for one in same)
+            raise UsageError(f"--data: class {label.id!r} ({label.name}) is both of {names}; rename one of them")
+        if not same:
+            known.append(label)
+    return tuple(known)
 
 
 def _described(data: str, cache: ShardCache | None) -> tuple[Task, tuple[Label, ...]]:
@@ -81,7 +100,38 @@ def open_data(
             more, apart = split(more, share=share, count=count, seed=seed, say=say)
         fit += more
         val += apart
-    return Parts(fit, val)
+    return Parts(fit if len(data) == 1 else _not_in(val, fit, say), val)
+
+
+def _not_in(val: Sequence[Picture], fit: Sequence[Picture], say: Say) -> list[Picture]:
+    """The pictures to learn from of several data sets without exact copies of those that one of them measures with."""
+    measured = {picture_hash(picture.path) for picture in val}
+    kept = [picture for picture in fit if picture_hash(picture.path) not in measured]
+    if len(kept) < len(fit):
+        say(f"{len(fit) - len(kept)} pictures are in another data set's val part, too, and are not learned from")
+    return kept
+
+
+def picture_hash(path: Path) -> bytes:
+    """What makes a file the same as another; of one that cannot be read, its path."""
+    try:
+        return hashlib.sha256(path.read_bytes()).digest()
+    except OSError:
+        return os.fsencode(path)
+
+
+def without_learned(parts: Parts, learned: Sequence[Picture], say: Say) -> Parts:
+    """The parts with what the run that is gone on from has learned moved out of val. Raises DataError when none is left."""
+    known = {os.path.realpath(picture.path) for picture in learned}
+    val = [picture for picture in parts.val if os.path.realpath(picture.path) not in known]
+    moved = len(parts.val) - len(val)
+    if not moved:
+        return parts
+    if not val:
+        raise DataError("--weights: that run has learned from all pictures that would measure; keep others apart in a val part")
+    say(f"{moved} pictures that would measure are what the run to start from has learned; they are learned from again")
+    chosen = {id(picture) for picture in val}
+    return Parts([*parts.fit, *(picture for picture in parts.val if id(picture) not in chosen)], val)
 
 
 def _shards(data: Sequence[str], labels: Sequence[Label], cache: ShardCache | None) -> Parts:

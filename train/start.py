@@ -11,15 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import torch
 from torch import nn
 
 from edge.card import Label
 from edge.errors import InputError, UsageError
 from train.detect import DETECTORS
 from train.detect import build as build_detector
-from train.models import MODELS, Classifier, Detector, geometry, load, named
-from train.transfer import last_linear, replace_head
+from train.heads import last_linear, replace_head
+from train.models import MODELS, Classifier, Detector, geometry, imagenet_labels, load, named
+from train.weights import read_state, take
 
 SOURCES = {"published": "published ImageNet weights", "random": "random weights"}
 
@@ -37,17 +37,21 @@ class Choice(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     weights: str = "published"
 
 
-def start(choice: Choice, labels: Sequence[Label], task: str) -> Classifier | Detector:
+def start(
+    choice: Choice, labels: Sequence[Label], task: str, *, weighted: bool = True, trust: bool = False
+) -> Classifier | Detector:
     """The network with the weights that it starts from and a last layer for `labels`; what is new is random.
 
-    Raises UsageError for what cannot be, InputError for weights that are not there or do not fit.
+    Without `weighted` those of a checkpoint are to follow, and none are looked for. A run that it starts from may name a
+    factory, which is called with `trust` only, or where `choice` names it, too. Raises UsageError for what cannot be,
+    InputError for weights that are not there or do not fit.
     """
     if choice.model in DETECTORS:
         _check_task(choice.model, "detect", task)
-        return _detector(choice, labels)
+        return _detector(choice, labels, weighted, trust)
     if choice.model in MODELS:
         _check_task(choice.model, "classify", task)
-        return _classifier(choice, labels)
+        return _classifier(choice, labels, weighted, trust)
     made = from_factory(choice.model, choice.arguments)
     if isinstance(made, Detector):
         raise UsageError(
@@ -56,19 +60,14 @@ def start(choice: Choice, labels: Sequence[Label], task: str) -> Classifier | De
         )
     _check_task(choice.model, "classify", task)
     path = Path(choice.weights)
-    if path.is_dir():
-        made = replace(made, network=_of_run(path, choice.model))
-    elif choice.weights not in SOURCES:
-        _load_file(made.network, path)
+    if weighted and path.is_dir():
+        made = _of_run(path, choice.model, trust=True)
+    elif weighted and choice.weights not in SOURCES:
+        take(made.network, read_state(path), f"{path}: the weights do not fit {choice.model}", "give a file of this network")
     if choice.size_wh is not None:
         made = replace(made, input=msgspec.structs.replace(made.input, width=choice.size_wh[0], height=choice.size_wh[1]))
-    _fit_classes(made.network, len(labels))
+    _fit_classes(made.network, made.labels, labels)
     return replace(made, labels=tuple(labels))
-
-
-def untrained(choice: Choice, labels: Sequence[Label], task: str) -> Classifier | Detector:
-    """The same network without the weights that it started from, for those of a checkpoint."""
-    return start(msgspec.structs.replace(choice, weights="random"), labels, task)
 
 
 FACTORY = "package.module:factory"
@@ -114,20 +113,23 @@ def _check_task(model: str, can: str, task: str) -> None:
         raise UsageError(f"--model {model}: is {is_what}; choose from {others}")
 
 
-def _classifier(choice: Choice, labels: Sequence[Label]) -> Classifier:
+def _classifier(choice: Choice, labels: Sequence[Label], weighted: bool, trust: bool) -> Classifier:
     model = named(choice.model)
     size = geometry(choice.model, choice.size_wh)  # refused before weights are looked for
     path = Path(choice.weights)
-    if choice.weights == "random":
+    former: Sequence[Label] = ()
+    license_of = model.license
+    if not weighted or choice.weights == "random":
         network = load(choice.model, pretrained=False, classes=len(labels))
+        former = labels
     elif choice.weights == "published":
-        network = load(choice.model)
+        network, former = load(choice.model), imagenet_labels()
     elif path.is_dir():
-        network = _of_run(path, choice.model)
+        run = _of_run(path, choice.model, trust=trust)
+        network, former, license_of = run.network, run.labels, run.license
     else:
-        network = load(choice.model, weights=path)
-    _fit_classes(network, len(labels))
-    source = SOURCES.get(choice.weights, f"weights of {path.name}")
+        network, license_of = load(choice.model, weights=path), f"that of {path.name}"
+    _fit_classes(network, former, labels)
     return Classifier(
         name=choice.model,
         network=network,
@@ -135,49 +137,41 @@ def _classifier(choice: Choice, labels: Sequence[Label]) -> Classifier:
         mean=model.mean,
         std=model.std,
         labels=tuple(labels),
-        source=f"{choice.model}, {source}",
-        license=model.license,
+        source=f"{choice.model}, {SOURCES.get(choice.weights, f'weights of {path.name}')}",
+        license=license_of if choice.weights in SOURCES or path.is_dir() else f"that of {path.name}",
     )
 
 
-def _detector(choice: Choice, labels: Sequence[Label]) -> Detector:
+def _detector(choice: Choice, labels: Sequence[Label], weighted: bool, trust: bool) -> Detector:
     path = Path(choice.weights)
     if choice.weights in SOURCES:
-        return build_detector(choice.model, labels, size_wh=choice.size_wh, pretrained=choice.weights == "published")
+        pretrained = weighted and choice.weights == "published"
+        made = build_detector(choice.model, labels, size_wh=choice.size_wh, pretrained=pretrained)
+        return made if choice.weights == "published" else replace(made, source=f"{choice.model}, random weights")
     made = build_detector(choice.model, labels, size_wh=choice.size_wh, pretrained=False)
-    if not path.is_dir():
-        raise UsageError(f"--weights {path}: of a detector, give the folder of a run of edge-train")
-    _take(made.network, _of_run(path, choice.model).state_dict())
-    return made
+    if weighted:
+        if not path.is_dir():
+            raise UsageError(f"--weights {path}: of a detector, give the folder of a run of edge-train")
+        run = _of_run(path, choice.model, trust=trust)
+        same = [label.id for label in run.labels] == [label.id for label in labels]
+        own = made.network.state_dict()
+        given = {name: value for name, value in run.network.state_dict().items() if value.shape == own[name].shape}
+        made.network.load_state_dict(own | {name: value for name, value in given.items() if same or ".classify." not in name})
+    return replace(made, source=f"{choice.model}, weights of {path.name}")
 
 
-def _of_run(folder: Path, model: str) -> nn.Module:
-    """The network of a finished run of the same model. Raises InputError."""
+def _of_run(folder: Path, model: str, *, trust: bool) -> Classifier | Detector:
+    """What a finished run of the same model has trained. Raises InputError."""
     from train.run import load_run, read_plan
 
     trained = read_plan(folder).choice.model
     if trained != model:
         raise InputError(f"--weights {folder}: is a run of {trained}; give one of {model}, or --model {trained}")
-    return load_run(folder).network
+    return load_run(folder, trust=trust)
 
 
-def _load_file(network: nn.Module, path: Path) -> None:
-    """Give a factory's network the state dict in a file. Raises InputError."""
-    try:
-        network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
-    except Exception as error:  # torch raises classes of its own for each way in which a file can be wrong
-        reason = " ".join(str(error).split())[:200]
-        raise InputError(f"--weights {path}: not a state dict of this network ({reason}); give another file") from None
-
-
-def _take(network: nn.Module, state: dict[str, torch.Tensor]) -> None:
-    """Take all weights whose shapes are as here: another number of classes has others in the last layers."""
-    own = network.state_dict()
-    network.load_state_dict(
-        own | {name: value for name, value in state.items() if name in own and value.shape == own[name].shape}
-    )
-
-
-def _fit_classes(network: nn.Module, classes: int) -> None:
-    if last_linear(network).out_features != classes:
-        replace_head(network, classes)
+def _fit_classes(network: nn.Module, former: Sequence[Label], labels: Sequence[Label]) -> None:
+    """A new last layer, unless the network's classes are the data's, in their order."""
+    same = [label.id for label in former] == [label.id for label in labels]
+    if not same or last_linear(network).out_features != len(labels):
+        replace_head(network, len(labels))

@@ -13,7 +13,7 @@ from train.models import MODELS, Classifier, pretrained
 from train.run import is_run, load_run
 
 
-def teacher_of(name: str, student: Classifier) -> nn.Module:
+def teacher_of(name: str, student: Classifier, *, trust: bool = False) -> nn.Module:
     """The network of a run, or a published one, that takes the student's normalized pictures.
 
     Raises UsageError for one of other classes, and what loading it raises.
@@ -22,7 +22,7 @@ def teacher_of(name: str, student: Classifier) -> nn.Module:
     if folder.is_dir():
         if not is_run(folder):
             raise InputError(f"--teacher {folder}: no run of edge-train; give one, or {', '.join(MODELS)}")
-        teacher = load_run(folder)
+        teacher = load_run(folder, trust=trust)
     else:
         teacher = pretrained(name)
     if not isinstance(teacher, Classifier) or [one.id for one in teacher.labels] != [one.id for one in student.labels]:

@@ -55,14 +55,21 @@ class Team:
         if self.world > 1:
             torch.distributed.barrier()
 
-    def agreed(self, *values: float) -> list[float]:
-        """The first process's values, in every process."""
+    def agreed(self, value: float) -> float:
+        """The first process's value, in every process."""
         if self.world == 1:
-            return list(values)
-        told = torch.tensor(values, dtype=torch.float64, device=self.device)
+            return value
+        told = torch.tensor(value, dtype=torch.float64, device=self.device)
         torch.distributed.broadcast(told, 0)
-        agreed: list[float] = told.tolist()
-        return agreed
+        return told.item()
+
+    def heard(self, done: float, stop: bool) -> tuple[float, bool]:
+        """How far the first process is, and whether any one has been asked to stop; the same in every process."""
+        if self.world == 1:
+            return done, stop
+        told = torch.tensor([done if self.leads else 0.0, float(stop)], dtype=torch.float64, device=self.device)
+        torch.distributed.all_reduce(told, torch.distributed.ReduceOp.MAX)
+        return float(told[0]), bool(told[1])
 
     def mean(self, value: Tensor) -> Tensor:
         """The mean over the processes."""
@@ -86,7 +93,11 @@ def assembled(device: str = "auto") -> Iterator[Team]:
     if world == 1:
         yield Team(chosen)
         return
-    torch.distributed.init_process_group("nccl" if chosen.type == "cuda" else "gloo", timeout=PATIENCE)
+    try:
+        torch.distributed.init_process_group("nccl" if chosen.type == "cuda" else "gloo", timeout=PATIENCE)
+    except (ValueError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UsageError(f"WORLD_SIZE is {world}, and the others cannot be joined ({reason}); start by torchrun") from None
     try:
         yield Team(chosen, rank, world)
     finally:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,9 +13,10 @@ from torch.nn import functional
 
 from edge.card import Label
 from edge.datasets import class_folders, evaluation_split
-from edge.errors import DataError, InputError
+from edge.errors import DataError
 from train.augment import Augment
 from train.finetune import Progress, Recipe, fine_tune, seeded
+from train.heads import last_linear, replace_head
 from train.models import Classifier, pretrained
 from train.pictures import Pictures
 
@@ -62,24 +63,6 @@ def folder_labels(folder: Path) -> tuple[Label, ...]:
     if len(names) < 2:
         raise DataError(f"{folder}: expected at least two class folders, found {len(names)}; give {folder}/CLASS/PICTURE.jpg")
     return tuple(Label(id=name, name=name) for name in names)
-
-
-def last_linear(network: nn.Module) -> nn.Linear:
-    """The layer that gives the logits: the linear layer defined last. Raises InputError when there is none."""
-    layers: Sequence[nn.Linear] = [module for module in network.modules() if isinstance(module, nn.Linear)]
-    if not layers:
-        raise InputError(
-            f"{type(network).__name__} has no linear layer to give new classes to; give a network that ends in one"
-        )
-    return layers[-1]
-
-
-def replace_head(network: nn.Module, classes: int) -> None:
-    """Give the network, in place, a last layer of zeros for `classes`."""
-    head = last_linear(network)
-    head.out_features = classes
-    head.weight = nn.Parameter(head.weight.new_zeros(classes, head.in_features))
-    head.bias = nn.Parameter(head.weight.new_zeros(classes))
 
 
 def is_new(network: nn.Module) -> bool:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from edge.errors import InputError
+from train.heads import replace_head
 
 Renames = Sequence[tuple[str, str]]
 
@@ -55,8 +56,28 @@ def from_package(network: nn.Module, name: str, package: str) -> None:
         raise InputError(f"{name}: the weights of {package} do not fit ({_line(error)}); {install}") from None
 
 
-def from_file(network: nn.Module, name: str, path: Path, classes: int) -> None:
-    """Give a network, in place, the state dict in a file. Raises InputError when it is none or another network's."""
+def from_file(network: nn.Module, name: str, path: Path) -> None:
+    """Give a network, in place, the state dict in a file, ours or torchvision's, whose number of classes it takes over.
+
+    Raises InputError when it is none or another network's.
+    """
+    state = {key: value for key, value in renamed(read_state(path), SAVED).items() if not SURPLUS.match(key)}
+    last = next((key for key in reversed(network.state_dict()) if key.endswith(".weight")), "")
+    if last in state and state[last].ndim == 2 and state[last].shape[1:] == network.state_dict()[last].shape[1:]:
+        replace_head(network, len(state[last]))
+    take(network, state, f"{path}: the weights do not fit {name}", "give a file of this very model")
+
+
+def take(network: nn.Module, state: Mapping[str, Tensor], what: str, advice: str) -> None:
+    """Give a network, in place, exactly these weights. Raises InputError, which begins with `what`."""
+    try:
+        network.load_state_dict(state, strict=True)
+    except RuntimeError as error:
+        raise InputError(f"{what} ({_line(error)}); {advice}") from None
+
+
+def read_state(path: Path) -> Mapping[str, Tensor]:
+    """The state dict in a file; what runs code when it is read is refused. Raises InputError."""
     try:
         saved: Any = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
@@ -66,15 +87,7 @@ def from_file(network: nn.Module, name: str, path: Path, classes: int) -> None:
             saved = saved[key]
     if not isinstance(saved, Mapping) or not all(isinstance(value, Tensor) for value in saved.values()):
         raise InputError(f"{path}: not a state dict; give what torch.save(network.state_dict(), path) wrote")
-    state = {key: value for key, value in renamed(saved, SAVED).items() if not SURPLUS.match(key)}
-    expected = network.state_dict()
-    last = next(key for key in reversed(expected) if key.endswith(".weight"))
-    if last in state and len(state[last]) != classes:
-        raise InputError(f"{path}: has {len(state[last])} classes, {classes} are asked for; load it with its own number")
-    try:
-        network.load_state_dict(state, strict=True)
-    except RuntimeError as error:
-        raise InputError(f"{path}: the weights do not fit {name} ({_line(error)}); give a file of this very model") from None
+    return saved
 
 
 def renamed(state: Mapping[str, Tensor], renames: Renames) -> dict[str, Tensor]:

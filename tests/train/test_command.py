@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,8 +19,10 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from edge.bundle import open_bundle  # noqa: E402
+from edge.card import Label  # noqa: E402
 from edge.datasets import class_folders  # noqa: E402
 from edge.engines import EngineOptions  # noqa: E402
+from edge.errors import UsageError  # noqa: E402
 from edge.evaluate import evaluate  # noqa: E402
 from edge.model import load_variant  # noqa: E402
 from quantize.cli import main as quantize  # noqa: E402
@@ -28,10 +31,11 @@ from tests.quantize import tiny  # noqa: E402
 from train.cli import main  # noqa: E402
 from train.models import Classifier  # noqa: E402
 from train.run import load_run, read_parts, read_plan  # noqa: E402
+from train.sources import merged  # noqa: E402
 
 Command = Callable[..., Finished]
 TINY = "tests.quantize.tiny:classifier"
-QUICKLY = ("--budget-minutes", 0, "--no-cache", "--no-arm-instructions")
+QUICKLY = ("--budget-minutes", 0, "--no-cache", "--no-arm-instructions", "--trust")
 
 
 @pytest.fixture(autouse=True)
@@ -69,25 +73,9 @@ def lines(finished: Finished) -> list[str]:
 def run(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run of the tiny network."""
     out = tmp_path_factory.mktemp("runs") / "tinted-run"
+    words = ["--data", data, "--model", TINY, "--out", out, "--epochs", 6, "--batch", 8, "--rate", 0.02, "--freeze", 0]
     with pytest.raises(SystemExit) as end:
-        main.main(
-            [
-                "--data",
-                str(data),
-                "--model",
-                TINY,
-                "--out",
-                str(out),
-                "--epochs",
-                "6",
-                "--batch",
-                "8",
-                "--rate",
-                "0.02",
-                "--threads",
-                "1",
-            ]
-        )
+        main.main([str(word) for word in (*words, "--threads", 1)])
     assert end.value.code == 0
     return out
 
@@ -115,11 +103,11 @@ def test_what_it_trained_is_quantized_without_being_told_of_data_and_agrees(
     out = tmp_path / "tinted.edge"
     finished = command(quantize, run, "--out", out, "--variants", "float32", *QUICKLY)
     assert finished.code == 0, finished
-    assert "30 pictures" in finished.err or "15 pictures to calibrate" in finished.err
+    assert "tinted-run: 15 pictures to calibrate, 15 to choose, 18 to measure" in finished.err
     bundle = open_bundle(out)
     [variant] = bundle.card.variants
     measured = evaluate(
-        load_variant(bundle, variant, EngineOptions(1, False)), class_folders(data / "val", load_run(run).labels)
+        load_variant(bundle, variant, EngineOptions(1, False)), class_folders(data / "val", load_run(run, trust=True).labels)
     )
     report = json.loads((run / "report.json").read_text())
     assert measured.top1 == pytest.approx(report["figures"]["top1"]["value"])
@@ -140,7 +128,7 @@ def test_a_data_set_in_one_part_keeps_some_apart_and_never_measures_on_what_was_
     from quantize.resolve import from_name
 
     for given in (None, data / "train"):
-        _, split = _split(given, from_name(str(out)), str(out), 8)
+        _, split = _split(given, from_name(str(out), trust=True), str(out), 8)
         assert {sample.path for sample in split.measure} == {sample.path for sample in val}
         assert not {sample.path for sample in split.training} & {sample.path for sample in val}
 
@@ -161,8 +149,38 @@ def test_shards_train_and_are_quantized_as_the_folder_they_were_packed_of(data: 
     assert measured.top1 == pytest.approx(report["figures"]["top1"]["value"])
 
 
+def test_what_it_has_never_seen_chooses_and_measures() -> None:
+    from edge.datasets import Sample
+    from quantize.data import of_run
+
+    fit, many, few = (
+        [Sample(Path(f"{part}/{i}.jpg"), i % 2) for i in range(n)] for part, n in (("t", 400), ("v", 300), ("w", 80))
+    )
+    split = of_run(fit, many, 128, "classify", Path("x"))
+    assert (len(split.calibration), len(split.choice), len(split.measure)) == (128, 150, 150)
+    assert {*split.choice, *split.measure} == set(many)
+    assert set(split.training) == set(fit)
+    split = of_run(fit, few, 128, "classify", Path("x"))
+    assert set(split.measure) == set(few)
+    assert set(split.choice) < set(fit)
+
+
+def test_a_run_is_found_from_elsewhere_and_data_through_a_link(
+    data: Path, tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "link").symlink_to(data)
+    monkeypatch.chdir(tmp_path)
+    lines(train(command, "--data", "link", "--model", TINY, "--out", "runs/a", "--epochs", 1))
+    (tmp_path / "runs" / "deep").mkdir()
+    monkeypatch.chdir(tmp_path / "runs" / "deep")
+    parts = read_parts(Path("../a"), read_plan(Path("../a")))
+    assert (len(parts.fit), len(parts.val)) == (30, 18)
+
+
 def test_several_data_sets_are_one(data: Path, tmp_path: Path, command: Command) -> None:
     more = tiny.pictures(tmp_path / "more", each=5)
+    for path in more.rglob("*.png"):
+        cv2.imwrite(str(path), cv2.flip(cv2.imread(str(path)), 1))  # no copies of what is there
     out = tmp_path / "run"
     train(command, "--data", data, "--data", more, "--model", TINY, "--out", out, "--epochs", 1)
     parts = read_parts(out, read_plan(out))
@@ -176,10 +194,10 @@ def test_a_run_is_gone_on_from_with_its_classes_even_where_data_has_fewer(run: P
         path.unlink()
     (few / "green").rmdir()
     out = tmp_path / "next"
-    said = lines(train(command, "--data", few, "--weights", run, "--out", out, "--epochs", 1, "--rate", 1e-4))
+    said = lines(train(command, "--data", few, "--weights", run, "--trust", "--out", out, "--epochs", 1, "--rate", 1e-4))
     assert not any("last layer first" in line for line in said)
     assert [label.id for label in read_plan(out).labels] == list(tiny.CLASSES)
-    before, after = (load_run(folder).network.state_dict() for folder in (run, out))
+    before, after = (load_run(folder, trust=True).network.state_dict() for folder in (run, out))
     assert all(torch.allclose(before[name].float(), after[name].float(), atol=0.05) for name in before)
 
 
@@ -205,7 +223,7 @@ def test_what_is_stopped_goes_on_to_the_same_weights(run: Path, data: Path, tmp_
     assert process.returncode == 130, rest
     assert rest.splitlines()[-1] == f"edge-train: stopped; go on with edge-train --resume --out {out}"
     assert not (out / "model.pt").exists()
-    again = start("--resume", "--out", out, "--threads", "1")
+    again = start("--resume", "--trust", "--out", out, "--threads", "1")
     _, said = again.communicate(timeout=300)
     assert again.returncode == 0, said
     assert "last layer first" not in said
@@ -214,7 +232,7 @@ def test_what_is_stopped_goes_on_to_the_same_weights(run: Path, data: Path, tmp_
     through = start(*arguments)
     assert through.communicate(timeout=300)[1]
     assert through.returncode == 0
-    one, other = (load_run(folder).network.state_dict() for folder in (out, whole))
+    one, other = (load_run(folder, trust=True).network.state_dict() for folder in (out, whole))
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
@@ -239,7 +257,7 @@ def test_the_same_command_by_torchrun_gives_the_same_losses(data: Path, tmp_path
 
 def test_a_teacher_is_a_run_of_the_same_classes(run: Path, data: Path, tmp_path: Path, command: Command) -> None:
     out = tmp_path / "student"
-    train(command, "--data", data, "--model", TINY, "--teacher", run, "--out", out, "--epochs", 1)
+    train(command, "--data", data, "--model", TINY, "--teacher", run, "--trust", "--out", out, "--epochs", 1)
     assert read_plan(out).recipe.distill == 0.5
     refused = train(
         command, "--data", tiny.pictures(tmp_path / "a"), "--teacher", "efficientnet-lite0", "--out", tmp_path / "b"
@@ -275,6 +293,17 @@ def test_a_teacher_is_a_run_of_the_same_classes(run: Path, data: Path, tmp_path:
         (["--data", "DATA", "--out", "NEW", "--weights", "RUN", "--model", "efficientnet-lite0"], "is a run of", 2),
         (["--data", "DATA", "--out", "NEW", "--distill", "0.3"], "--distill is the share of --teacher", 2),
         (["--data", "DATA", "--out", "NEW", "--teacher", "DATA"], "no run of edge-train", 2),
+        (
+            ["--data", "DATA", "--out", "NEW", "--weights", "RUN"],
+            "its network is made by calling tests.quantize.tiny:classifier",
+            2,
+        ),
+        (["--data", "DATA", "--out", "NEW", "--teacher", "RUN"], "give --trust if the run is yours", 2),
+        (["--data", "DATA", "--out", "NEW", "--epochs", "nan"], "nan is not a finite number", 2),
+        (["--data", "DATA", "--out", "NEW", "--mixup", "inf"], "inf is not a finite number", 2),
+        (["--data", "DATA", "--out", "NEW", "--size", "²x3"], "give WIDTHxHEIGHT", 2),
+        (["--data", "DATA", "--out", "NEW", "--batch", "4", "--accumulate", "5"], "no more --accumulate than", 2),
+        (["--resume", "--out", "RUN"], "give --trust if the run is yours", 2),
         (["--data", "DATA", "--out", "NEW", "--device", "gpu"], "--device gpu: give auto, cpu, cuda or cuda:N", 2),
         (["--data", "DATA", "--out", "NEW", "--val-share", "0"], "--val-share", 2),
         (["--resume", "--out", "NEW"], "no run of edge-train", 2),
@@ -291,6 +320,98 @@ def test_refusals_are_one_line(
     assert not (tmp_path / "new").exists()
 
 
+def test_a_run_without_its_lists_measures_on_nothing_rather_than_on_what_it_learned(
+    run: Path, tmp_path: Path, command: Command
+) -> None:
+    broken = tmp_path / "broken"
+    shutil.copytree(run, broken)
+    (broken / "val.txt").unlink()
+    assert "val.txt: is missing" in command(quantize, broken, "--trust", "--out", tmp_path / "b.edge").refused(2)
+    assert "val.txt: is missing" in command(main, "--resume", "--trust", "--out", broken).refused(2)
+
+
+def test_data_that_has_changed_cannot_be_resumed(tmp_path: Path, command: Command) -> None:
+    folder, out = tiny.pictures(tmp_path / "set", each=5), tmp_path / "run"
+    lines(train(command, "--data", folder, "--model", TINY, "--out", out, "--epochs", 1))
+    next((folder / "red").iterdir()).unlink()
+    refused = train(command, "--resume", "--trust", "--out", out).refused(2)
+    assert "pictures or labels are not what the run began with" in refused
+
+
+def test_a_run_is_never_measured_on_what_it_learned_whatever_its_data_is_called(
+    data: Path, tmp_path: Path, command: Command
+) -> None:
+    from quantize.cli import _split
+    from quantize.resolve import from_name
+
+    out, link = tmp_path / "run", tmp_path / "link"
+    lines(train(command, "--data", data / "train", "--model", TINY, "--out", out, "--epochs", 1))
+    link.symlink_to(data / "train")
+    learned = {sample.path.resolve() for sample in read_parts(out, read_plan(out)).fit}
+    for given in (link, data):
+        _, split = _split(given, from_name(str(out), trust=True), str(out), 8)
+        assert split.measure
+        assert not {sample.path.resolve() for sample in split.measure} & learned
+
+
+def test_other_classes_get_a_new_last_layer_even_where_they_are_as_many(run: Path, tmp_path: Path, command: Command) -> None:
+    folder, out = tiny.pictures(tmp_path / "set", each=5), tmp_path / "other"
+    (folder / "green").rename(folder / "azure")
+    said = lines(train(command, "--data", folder, "--weights", run, "--trust", "--out", out, "--epochs", 1))
+    assert any("last layer first" in line for line in said)
+    assert [label.id for label in read_plan(out).labels] == ["azure", "blue", "red"]
+
+
+def test_the_next_run_has_the_size_and_arguments_of_the_one_it_starts_from(
+    data: Path, tmp_path: Path, command: Command
+) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    lines(train(command, "--data", data, "--model", TINY, "--size", "48x40", "--out", first, "--epochs", 1))
+    lines(train(command, "--data", data, "--weights", first, "--model", TINY, "--out", second, "--epochs", 1))
+    model = load_run(second, trust=True)
+    assert (model.input.width, model.input.height) == (48, 40)
+
+
+def test_a_next_run_does_not_measure_on_what_the_first_learned(data: Path, tmp_path: Path, command: Command) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    lines(train(command, "--data", data / "train", "--model", TINY, "--out", first, "--epochs", 1, "--val-share", 0.5))
+    options = ("--weights", first, "--trust", "--seed", 5, "--val-share", 0.5, "--epochs", 1)
+    said = lines(train(command, "--data", data / "train", "--out", second, *options))
+    assert any("has learned; they are learned from again" in line for line in said)
+    learned, measured = read_parts(first, read_plan(first)).fit, read_parts(second, read_plan(second)).val
+    assert measured
+    assert not {sample.path for sample in learned} & {sample.path for sample in measured}
+
+
+def test_copies_of_one_sets_val_are_not_learned_from_in_another(data: Path, tmp_path: Path, command: Command) -> None:
+    copy, out = tmp_path / "copy", tmp_path / "run"
+    shutil.copytree(data / "val", copy)
+    said = lines(train(command, "--data", data, "--data", copy, "--model", TINY, "--out", out, "--epochs", 1))
+    assert any("are in another data set's val part, too, and are not learned from" in line for line in said)
+    parts = read_parts(out, read_plan(out))
+    assert not {sample.path.read_bytes() for sample in parts.fit} & {sample.path.read_bytes() for sample in parts.val}
+
+
+@pytest.mark.parametrize(
+    ("sets", "expected"),
+    [
+        ([["a", "b"], ["b", "c"]], ["a", "b", "c"]),
+        ([["n01:tabby", "n02:lynx"], ["tabby", "Lynx"]], ["n01", "n02"]),
+        ([["tabby"], ["n01:tabby", "n02:lynx"]], ["tabby", "n02"]),
+    ],
+)
+def test_a_class_of_several_data_sets_is_one(sets: list[list[str]], expected: list[str]) -> None:
+    def label(text: str) -> Label:
+        return Label(id=text.split(":")[0], name=text.split(":")[-1])
+
+    assert [one.id for one in merged([[label(text) for text in texts] for texts in sets])] == expected
+
+
+def test_a_class_that_is_two_of_another_set() -> None:
+    with pytest.raises(UsageError, match="class 'a' \\(b\\) is both of 'a', 'b'; rename one of them"):
+        merged([[Label(id="a", name="a"), Label(id="b", name="b")], [Label(id="a", name="b")]])
+
+
 def test_a_gpu_that_is_not_there(data: Path, tmp_path: Path, command: Command) -> None:
     if torch.cuda.is_available():
         pytest.skip("there is one")
@@ -302,11 +423,11 @@ def test_a_run_that_is_not_finished_or_damaged_cannot_be_quantized(run: Path, tm
     broken = tmp_path / "broken"
     broken.mkdir()
     (broken / "run.json").write_bytes((run / "run.json").read_bytes())
-    assert "the run is not finished" in command(quantize, broken, "--out", tmp_path / "b.edge").refused(2)
+    assert "the run is not finished" in command(quantize, broken, "--trust", "--out", tmp_path / "b.edge").refused(2)
     (broken / "model.pt").write_bytes((run / "model.pt").read_bytes()[:-300])
-    assert "not this run's weights, or damaged" in command(quantize, broken, "--out", tmp_path / "b.edge").refused(2)
+    assert "model.pt: not a file of weights" in command(quantize, broken, "--trust", "--out", tmp_path / "b.edge").refused(2)
     (broken / "run.json").write_text('{"version": 2}')
-    assert "not what this edge-train writes" in command(quantize, broken, "--out", tmp_path / "b.edge").refused(2)
+    assert "not what this edge-train writes" in command(quantize, broken, "--trust", "--out", tmp_path / "b.edge").refused(2)
 
 
 def test_rare_classes_weigh_more(data: Path, tmp_path: Path) -> None:
@@ -322,8 +443,8 @@ def test_rare_classes_weigh_more(data: Path, tmp_path: Path) -> None:
 
 
 def test_the_run_is_a_classifier_that_knows_where_it_comes_from(run: Path) -> None:
-    model = load_run(run)
+    model = load_run(run, trust=True)
     assert isinstance(model, Classifier)
     assert model.name == "tinted-run"
-    assert model.source.endswith("; trained on tinted")
+    assert model.source == "tests/quantize/tiny.py; trained on tinted"
     assert not model.network.training

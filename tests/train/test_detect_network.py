@@ -60,14 +60,14 @@ def test_each_row_stands_where_the_device_looks_for_it() -> None:
     spot[:, :, 40:48, 96:104] = 2.0
     with torch.no_grad():
         change = (network(spot) - network(plain)).abs().sum(2)[0]
-    cells, strides = grid(SIZE_WH, (8, 16, 32, 64))
+    cells, strides = grid(SIZE_WH, (8, 16, 32))
     finest = strides == 8
     found = cells[finest][change.numpy()[finest].argmax()]
     assert np.abs(found - (12, 5)).max() <= 3  # its column and row, as far as random weights point there
 
 
 def test_the_losss_boxes_are_the_devices() -> None:
-    strides = (8, 16, 32, 64)
+    strides = (8, 16, 32)
     cells = Grid.of(SIZE_WH, strides, torch.device("cpu"))
     random = torch.Generator().manual_seed(0)
     distances = torch.randint(0, 8, (1, len(cells.strides), 4), generator=random)
@@ -114,7 +114,7 @@ def test_the_first_blocks_do_not_learn_and_statistics_of_the_backbone_stay() -> 
     ("name", "size_wh", "says"),
     [
         ("efficientnet-lite9-det", None, "no detector named 'efficientnet-lite9-det'; there are efficientnet-lite0-det"),
-        ("efficientnet-lite0-det", (320, 100), "--size 320x100: efficientnet-lite0-det takes multiples of 64 pixels"),
+        ("efficientnet-lite0-det", (320, 100), "--size 320x100: efficientnet-lite0-det takes multiples of 32 pixels"),
     ],
 )
 def test_what_cannot_be_built_says_what_can(name: str, size_wh: tuple[int, int] | None, says: str) -> None:

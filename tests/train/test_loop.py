@@ -137,6 +137,17 @@ def test_parts_add_up_to_the_whole_batch() -> None:
     assert many.history[0].loss == pytest.approx(one.history[0].loss, rel=1e-5)
 
 
+def test_statistics_stay_where_there_is_nothing_to_measure_them_on() -> None:
+    class Keeping(Stripes):
+        def plain(self) -> None:  # type: ignore[override]
+            return None
+
+    recipe = replace(RECIPE, epochs=1)
+    kept, measured = (weights(train(kind(network(), recipe), recipe, team=ALONE)) for kind in (Keeping, Stripes))
+    changed = {name for name in kept if not torch.equal(kept[name], measured[name])}
+    assert changed == {"1.running_mean", "1.running_var"}
+
+
 @pytest.mark.parametrize(("share", "learning"), [(0.0, {"0", "1", "5"}), (0.5, {"5"}), (0.2, {"0", "1", "5"})])
 def test_frozen_layers_keep_their_weights_and_cost_no_gradient(share: float, learning: set[str]) -> None:
     recipe = replace(RECIPE, epochs=1, freeze=share, batch_norm="freeze")
@@ -160,6 +171,25 @@ def test_patience_ends_the_run_and_gives_the_best_epoch() -> None:
     train(Noting(network(), recipe, metrics=job.metrics), recipe, team=ALONE)
     assert same(weights(trained), wanted[1])
     assert not same(weights(trained), wanted[4])
+
+
+def test_a_run_that_had_lost_patience_does_not_go_on(tmp_path: Path) -> None:
+    recipe = replace(RECIPE, epochs=50, patience=2, batch_norm="freeze")
+    keeper = Checkpoint(tmp_path / "c.pt")
+    ended = train(Stripes(network(), recipe, metrics=(0.9, 0.5, 0.4)), recipe, team=ALONE, keeper=keeper)
+    again = train(Stripes(network(), recipe, metrics=(0.95, 0.96, 0.97)), recipe, team=ALONE, keeper=keeper)
+    assert [row.metric for row in again.history] == [0.9, 0.5, 0.4]
+    assert same(weights(again), weights(ended))
+
+
+def test_an_epoch_whose_last_batch_cannot_be_read_is_measured_too() -> None:
+    class Lacking(Stripes):
+        def batches(self, epoch: int, first: int, team: Team) -> Iterator[tuple[int, Batch]]:
+            return (pair for pair in super().batches(epoch, first, team) if pair[0] != (STEPS - 1 if epoch in (0, 3) else 1))
+
+    trained = train(Lacking(network(), RECIPE), RECIPE, team=ALONE)
+    assert [(row.epoch, row.step) for row in trained.history] == [(1, 5), (2, 10), (3, 15), (4, 20)]
+    assert all(row.metric is not None for row in trained.history)
 
 
 def test_a_loss_that_explodes_names_the_step() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -18,7 +18,7 @@ from train.models import Detector
 from train.recipe import Recipe
 from train.team import Team
 
-STATISTICS_PICTURES = 512
+STATISTICS_PICTURES = 256
 
 
 class DetectionJob:
@@ -64,12 +64,23 @@ class DetectionJob:
         if key not in self._grids:
             self._grids[key] = Grid.of(size_wh, self._detector.options.strides, rows.device)
         classes = len(self._detector.labels)
-        lost = detection_loss(rows, self._grids[key], classes, batch.boxes_xyxy, batch.class_ids, batch.ignored)
+        with torch.autocast(rows.device.type, enabled=False):  # boxes in bfloat16 would be off by pixels
+            lost = detection_loss(rows, self._grids[key], classes, batch.boxes_xyxy, batch.class_ids, batch.ignored)
         return lost.mean() / self._objects
 
-    def plain(self) -> Iterable[Tensor]:
-        """Some training pictures as the device sees them, to measure batch norm's statistics on."""
-        return (batch.images for batch in self._pictures.plain(self._recipe.batch, STATISTICS_PICTURES))
+    def plain(self) -> Iterator[Tensor]:
+        """Some training pictures as training sees them, to measure batch norm's statistics on.
+
+        Mosaics have others than single pictures, and the weights are used to theirs: measured again on plain pictures,
+        raccoons' AP50 went from 0.96 to 0.88, and from 0.93 to 0.75; on these it stayed at 0.96.
+        """
+        recipe, left = self._recipe, STATISTICS_PICTURES
+        for epoch in range(-(-STATISTICS_PICTURES // (self.batches_an_epoch() * recipe.batch))):
+            for _, batch in self._pictures.steps(epoch, recipe.batch, recipe.seed + 1, recipe.augment, self._views):
+                yield batch.images
+                left -= len(batch)
+                if left <= 0:
+                    return
 
     def measure(self, network: nn.Module) -> float | None:
         """The AP50 of a network in evaluation mode; None where there is nothing to measure on."""

@@ -11,8 +11,8 @@ from torch.nn import functional
 from edge.tasks.heads import grid
 from train.detect.assign import Targets, areas, assign
 
-SCORE_WEIGHT, BOX_WEIGHT, DISTRIBUTION_WEIGHT = 1.0, 2.0, 0.25
-"""Generalized Focal Loss's (Li et al., 2020)."""
+SCORE_WEIGHT, BOX_WEIGHT, DISTRIBUTION_WEIGHT = 1.0, 4.0, 0.25
+"""Generalized Focal Loss's (Li et al., 2020), but boxes twice as much: on 160 raccoons for 8 epochs, AP was 0.34, not 0.31."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

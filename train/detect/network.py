@@ -20,6 +20,8 @@ from edge.errors import UsageError
 from train.efficientnet_lite import ConvNorm, EfficientNetLite, InvertedResidual
 from train.models import MODELS, Detector, load
 
+STRIDES = (8, 16, 32)
+"""Pixels a cell of each grid."""
 NORM_MOMENTUM = 0.05
 FROZEN_BLOCKS = 5
 """Up to stride 8, where a backbone sees edges and textures; without them a step costs half."""
@@ -31,17 +33,16 @@ PRIOR = 0.01
 class Architecture:
     """A detector as data: its `backbone` by name, the side of its input in pixels, and the size of what is new.
 
-    `width` channels run through the pyramid and the head; a distance is a distribution over `bins` whole strides, from
-    0; the grids have `strides` pixels a cell, of which those above 32 are made by the pyramid.
+    `width` channels run through the pyramid and the head, which is `depth` separable convolutions deep; a distance is a
+    distribution over `bins` whole strides, from 0.
     """
 
     name: str
     backbone: str
     size: int
     width: int = 96
-    bins: int = 8
-    strides: tuple[int, ...] = (8, 16, 32, 64)
     depth: int = 2
+    bins: int = 8
 
 
 DETECTORS: Mapping[str, Architecture] = {
@@ -51,24 +52,33 @@ DETECTORS: Mapping[str, Architecture] = {
 """Name → what can be trained."""
 
 
-class FixedNorm(nn.BatchNorm2d):
-    """Batch norm by statistics that stay as they are, whatever is asked: small batches measure them badly."""
+class FixedNorm(nn.Module):
+    """Batch norm by statistics that stay as they are in every mode: those of a small batch are no better.
 
-    def train(self, mode: bool = True) -> FixedNorm:
-        return super().train(False)
+    Its scale and shift learn.
+    """
 
-    def reset_running_stats(self) -> None:
-        pass
+    running_mean: Tensor
+    running_var: Tensor
 
-    @classmethod
-    def fix(cls, network: nn.Module) -> None:
-        """Fix every batch norm of a network, in place."""
-        for module in list(network.modules()):
-            for name, norm in list(module.named_children()):
-                if isinstance(norm, nn.BatchNorm2d):
-                    fixed = cls(norm.num_features, norm.eps)
-                    fixed.load_state_dict(norm.state_dict())
-                    setattr(module, name, fixed.eval())
+    def __init__(self, norm: nn.BatchNorm2d) -> None:
+        super().__init__()
+        assert norm.running_mean is not None
+        assert norm.running_var is not None
+        self.eps = norm.eps
+        self.weight, self.bias = nn.Parameter(norm.weight.detach().clone()), nn.Parameter(norm.bias.detach().clone())
+        self.register_buffer("running_mean", norm.running_mean.clone())
+        self.register_buffer("running_var", norm.running_var.clone())
+
+    def forward(self, value: Tensor) -> Tensor:
+        return functional.batch_norm(value, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps)
+
+
+def _fix(network: nn.Module) -> None:
+    """Fix every batch norm of a network, in place."""
+    for module in network.modules():
+        if isinstance(module, ConvNorm) and isinstance(module.norm, nn.BatchNorm2d):
+            module.norm = FixedNorm(module.norm)  # type: ignore[assignment]
 
 
 def _fold(network: nn.Module) -> None:
@@ -96,7 +106,7 @@ class Trunk(nn.Module):
         for module in [self.stem, *blocks[:frozen]]:
             _fold(module)
             module.requires_grad_(False)
-        FixedNorm.fix(self)
+        _fix(self)
 
     def forward(self, images: Tensor) -> list[Tensor]:
         value = self.stem(images)
@@ -116,11 +126,11 @@ def separable(inputs: int, outputs: int, kernel: int = 5, stride: int = 1) -> nn
 class Pyramid(nn.Module):
     """Features of several strides, each told of the others: coarse to fine (Lin et al., 2017) and back (Liu et al., 2018)."""
 
-    def __init__(self, channels: Sequence[int], width: int, levels: int) -> None:
+    def __init__(self, channels: Sequence[int], width: int) -> None:
         super().__init__()
         self.lateral = nn.ModuleList(ConvNorm(count, width, linear=True) for count in channels)
         self.down = nn.ModuleList(separable(width, width) for _ in channels[1:])
-        self.up = nn.ModuleList(separable(width, width, stride=2) for _ in range(levels - 1))
+        self.up = nn.ModuleList(separable(width, width, stride=2) for _ in channels[1:])
         self.mix = nn.ModuleList(separable(width, width) for _ in channels[1:])
 
     def forward(self, features: list[Tensor]) -> list[Tensor]:
@@ -128,12 +138,8 @@ class Pyramid(nn.Module):
         for index in range(len(levels) - 2, -1, -1):
             enlarged = functional.interpolate(levels[index + 1], scale_factor=2.0, mode="nearest")
             levels[index] = self.down[index](levels[index] + enlarged)
-        for index, up in enumerate(self.up):
-            value = up(levels[index])
-            if index + 1 < len(levels):
-                levels[index + 1] = self.mix[index](levels[index + 1] + value)
-            else:
-                levels.append(value)
+        for index, (up, mix) in enumerate(zip(self.up, self.mix, strict=True), start=1):
+            levels[index] = mix(levels[index] + up(levels[index - 1]))
         return levels
 
 
@@ -159,18 +165,17 @@ class Head(nn.Module):
 
 
 class DetectionNetwork(nn.Module):
-    """Normalized float32 RGB [n, 3, h, w], sides a multiple of the largest stride, to [n, cells, classes + 4 bins].
+    """Normalized float32 RGB [n, 3, h, w], sides multiples of 32, to [n, cells, classes + 4 bins].
 
     A row holds class probabilities and the logits of four distance distributions, left, top, right and bottom, of a cell
-    of `strides`' grids, as head `nanodet` reads it. In training mode the classes are logits, too.
+    of the grids, as head `nanodet` reads it. In training mode the classes are logits, too.
     """
 
-    def __init__(self, trunk: Trunk, classes: int, width: int, depth: int, bins: int, strides: Sequence[int]) -> None:
+    def __init__(self, trunk: Trunk, classes: int, width: int, depth: int, bins: int) -> None:
         super().__init__()
-        self.classes, self.bins, self.strides = classes, bins, tuple(strides)
         self.trunk = trunk
-        self.pyramid = Pyramid(trunk.channels, width, len(strides))
-        self.heads = nn.ModuleList(Head(width, depth, classes, bins) for _ in strides)
+        self.pyramid = Pyramid(trunk.channels, width)
+        self.heads = nn.ModuleList(Head(width, depth, classes, bins) for _ in STRIDES)
         for part in (self.pyramid, self.heads):
             for module in part.modules():
                 if isinstance(module, nn.BatchNorm2d):
@@ -208,11 +213,11 @@ def build(
         raise UsageError(f"no detector named {name!r}; there are {', '.join(DETECTORS)}")
     made = DETECTORS[name]
     width, height = size_wh or (made.size, made.size)
-    if width % made.strides[-1] or height % made.strides[-1]:
-        raise UsageError(f"--size {width}x{height}: {name} takes multiples of {made.strides[-1]} pixels; give others")
+    if width % STRIDES[-1] or height % STRIDES[-1]:
+        raise UsageError(f"--size {width}x{height}: {name} takes multiples of {STRIDES[-1]} pixels; give others")
     backbone = MODELS[made.backbone]
     trunk = Trunk(cast(EfficientNetLite, load(made.backbone, pretrained)), frozen)
-    network = DetectionNetwork(trunk, len(labels), made.width, made.depth, made.bins, made.strides)
+    network = DetectionNetwork(trunk, len(labels), made.width, made.depth, made.bins)
     return Detector(
         name=made.name,
         network=network.eval(),
@@ -223,5 +228,5 @@ def build(
         labels=tuple(labels),
         source=f"backbone: ImageNet weights of {backbone.package}, converted from tensorflow/tpu efficientnet/lite",
         license=backbone.license,
-        options=DetectOptions(strides=made.strides, cell_offset=0.5),
+        options=DetectOptions(strides=STRIDES, cell_offset=0.5),
     )
