@@ -86,7 +86,7 @@ class Batcher:
 
     def __init__(self, model: Model, name: str, size_wh: tuple[int, int], metrics: Metrics, *, wait_s: float) -> None:
         self._model, self._name, self._metrics, self._wait_s = model, name, metrics, wait_s
-        self.lanes = model.engine.lanes
+        self.lanes = self._living = model.engine.lanes
         self.batch, self._seconds_each = _usable_batch(model, size_wh)
         self._queue: SimpleQueue[_Picture | None] = SimpleQueue()
         self._lock = threading.Lock()
@@ -159,8 +159,8 @@ class Batcher:
             with self._lock:
                 self._waiting -= count
         with self._lock:
-            self.lanes -= 1
-            last = not self.lanes
+            self._living -= 1  # not `lanes`, by which the wait is still estimated for whoever asked before it was retired
+            last = not self._living
         if last:
             self._model.engine.close()
 

@@ -26,7 +26,7 @@ Say: TypeAlias = Callable[[str], None]
 Heard: TypeAlias = Callable[[Path, Result], None]
 
 AP_SCORE, AP_DETECTIONS = 0.001, 100
-"""The least score and the most boxes a picture that average precision looks at."""
+"""The least score, before calibration, and the most boxes a picture that average precision looks at."""
 ECE_SCORE = 0.05
 """The least score of a detection whose calibration counts; below it lies what no application reports."""
 
@@ -159,7 +159,7 @@ def _classification(model: Model, samples: Iterable[Sample], run: _Run) -> Repor
 
 def _detection(model: Model, task: Detect, samples: Iterable[BoxSample], run: _Run) -> DetectionReport:
     """Timed as the card has it, then decoded again down to the scores that average precision looks at."""
-    thorough = task.replaced(score_threshold=AP_SCORE, max_detections=AP_DETECTIONS)
+    thorough = task.thorough(AP_SCORE, AP_DETECTIONS)
     truth: list[BoxSample] = []
     found: list[Detections] = []
     reported: list[Detections] = []

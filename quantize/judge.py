@@ -122,7 +122,7 @@ class Judge:
         """All that average precision looks at, of each picture."""
         task = self._model.task_of(variant)
         assert isinstance(task, Detect)
-        thorough = task.replaced(score_threshold=AP_SCORE, max_detections=AP_DETECTIONS)
+        thorough = task.thorough(AP_SCORE, AP_DETECTIONS)
         role = self._model.role
         return [thorough.decode({role: given}, tensor) for given, tensor in zip(outputs, self.tensors, strict=True)]
 

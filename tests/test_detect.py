@@ -79,6 +79,16 @@ def test_options_stand_above_the_card_s(model: Model, tiny_detector: Path) -> No
     assert len(detect(model, image, low)) == 16  # unchanged itself
 
 
+@pytest.mark.parametrize("temperature", [0.1, 0.5, 1.0, 2.0])
+def test_how_thorough_a_search_is_does_not_depend_on_the_temperature(
+    model: Model, tiny_detector: Path, temperature: float
+) -> None:
+    """A square of a tenth of the light has a raw score of 0.01, and a calibrated one of 1e-20 at 0.1."""
+    picture = squares(("red", 1, 2), level=26)
+    assert detect(model, picture, changed(tiny_detector, temperature).thorough(0.005, 100)).labels == ("red",)
+    assert not len(detect(model, picture, changed(tiny_detector, temperature).thorough(0.02, 100)))
+
+
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
 def test_the_threshold_is_on_the_calibrated_score(model: Model, tiny_detector: Path, temperature: float) -> None:
     for level in range(40, 256, 8):

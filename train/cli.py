@@ -232,6 +232,8 @@ def _plan(data: tuple[str, ...], out: Path, trust: bool, options: dict[str, Any]
         raise InputError(f"{data[0]}: has one class, {labels[0].name!r}; a classifier needs two at least")
     if options["from_scratch"] and ":" in (options["model"] or ""):
         raise UsageError(f"--from-scratch: the weights of {options['model']} are its own affair; leave the option out")
+    if options["from_scratch"] and task == "detect":
+        raise UsageError("--from-scratch: the first layers of our detectors do not learn, so they need weights; leave it out")
     model = options["model"] or (former.choice.model if former else DEFAULT_MODELS[task])
     return Plan(
         name=name,

@@ -227,7 +227,7 @@ def _classes(task: Task, labels: tuple[Label, ...], run: Run, batches: Iterator[
 
 
 def _boxes(task: Detect, labels: tuple[Label, ...], run: Run, batches: Iterator[Prepared]) -> Boxes:
-    thorough = task.replaced(score_threshold=AP_SCORE, max_detections=AP_DETECTIONS)
+    thorough = task.thorough(AP_SCORE, AP_DETECTIONS)
     truth, found, reported = [], [], []
     for batch in batches:
         for (sample, tensor), outputs in zip(batch, run([tensor for _, tensor in batch]), strict=True):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
+import re
+import stat
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -24,6 +26,8 @@ TIMEOUT_S = 60.0
 PIECE = 1 << 20
 AHEAD = 2
 """Shards that are fetched at a time."""
+OURS = re.compile(r"[0-9a-f]{16}-.+(?<!\.lock)(?<!\.part)", re.DOTALL)
+"""Names of fetched files, whole; whatever else lies in the folder is somebody's own."""
 
 
 def is_url(place: str) -> bool:
@@ -34,7 +38,7 @@ def is_url(place: str) -> bool:
 class ShardCache:
     """Files of URLs in `folder`, of at most `limit_mb` MB together, but for what is being fetched.
 
-    Several processes may share the folder. A file that is open stays readable when it is let go.
+    Several processes may share the folder, and other files lie in it. A file that is open stays readable when it is let go.
     """
 
     def __init__(self, folder: Path, limit_mb: float, backoff_s: float = BACKOFF_S) -> None:
@@ -150,12 +154,12 @@ class ShardCache:
             response.close()
 
     def _let_go(self, newest: Path) -> None:
-        """Remove the least recently used until the rest, `newest` among them, fits."""
+        """Remove the least recently used of what was fetched until the rest, `newest` among them, fits."""
         held = []
         for path in self._folder.iterdir():
             with suppress(FileNotFoundError):
-                if path.suffix not in (".lock", ".part"):
-                    state = path.stat()
+                state = path.lstat()
+                if OURS.fullmatch(path.name) and stat.S_ISREG(state.st_mode):
                     held.append((state.st_mtime_ns, state.st_size, path))
         total = sum(size for _, size, _ in held)
         for _, size, path in sorted(held):

@@ -68,6 +68,12 @@ class Detect:
             max_detections=self._max_detections if max_detections is None else max_detections,
         )
 
+    def thorough(self, raw_score: float, max_detections: int) -> Detect:
+        """The same task down to a score before calibration, so that what it finds does not depend on the temperature."""
+        task = self.replaced(score_threshold=0.0, max_detections=max_detections)
+        task._raw_threshold = raw_score
+        return task
+
     def prepare(self, frame: Frame) -> Tensor:
         """Resize, pad and order the colours of a frame: uint8 [1, height, width, 3]."""
         return prepare(frame, self._card.input)
