@@ -34,29 +34,29 @@ def write_shards(
     The order depends on the pictures' paths below `folder` alone, and so do all bytes on the pictures and labels.
     """
     out.mkdir(parents=True, exist_ok=True)
-    counts: dict[str, int] = {}
+    shards: list[ShardCount] = []
     for part, samples in parts.items():
-        counts |= _write_part(part, _mixed(samples, folder), labels, out, limit, bad)
-    if not counts:
+        shards += _write_part(part, _mixed(samples, folder), labels, out, limit, bad)
+    if not shards:
         raise DataError(f"{folder}: none of its pictures can be read; nothing was written to {out}")
     names = "".join(f"{label.name if _one_line(label.name) else label.id}\n" for label in labels)
     (out / CLASSES).write_text(names, encoding="utf-8")
-    index = Index([ShardCount(name, count) for name, count in counts.items()])
-    (out / INDEX).write_bytes(msgspec.json.format(msgspec.json.encode(index), indent=1) + b"\n")
-    return counts
+    index = msgspec.json.encode(Index(shards))  # on one line: a thousand classes would be a thousand lines a shard
+    (out / INDEX).write_bytes(msgspec.json.format(index, indent=0) + b"\n")
+    return {shard.url: shard.nsamples for shard in shards}
 
 
 def _write_part(
     part: str, samples: Iterable[Picture], labels: Sequence[Label], out: Path, limit: int, bad: Callable[[str], None]
-) -> dict[str, int]:
-    counts: dict[str, int] = {}
+) -> list[ShardCount]:
+    shards: list[ShardCount] = []
     with ExitStack() as stack:
-        name, tar = "", None
+        tar = None
         for number, (sample, raw) in enumerate(_read(samples, bad)):
-            if tar is None or (tar.offset + len(raw) > limit and counts[name]):
+            if tar is None or (tar.offset + len(raw) > limit and shards[-1].nsamples):
                 stack.close()
-                name = f"{part}-{len(counts):06d}.tar"
-                counts[name] = 0
+                name = f"{part}-{len(shards):06d}.tar"
+                shards.append(ShardCount(name, 0, [0] * len(labels)))
                 tar = stack.enter_context(tarfile.open(out / name, "w", format=tarfile.USTAR_FORMAT))
             key, suffix = f"{number:08d}", sample.path.suffix.lower()
             label, content = _label(sample, labels)
@@ -64,8 +64,15 @@ def _write_part(
                 member = tarfile.TarInfo(name_in_tar)  # of no time and no user: the same pictures give the same bytes
                 member.size = len(data)
                 tar.addfile(member, io.BytesIO(data))
-            counts[name] += 1
-    return counts
+            _count(shards[-1], sample)
+    return shards
+
+
+def _count(shard: ShardCount, sample: Picture) -> None:
+    assert shard.label_counts is not None
+    shard.nsamples += 1
+    for class_id in [sample.class_id] if isinstance(sample, Sample) else sample.class_ids[~sample.ignored]:
+        shard.label_counts[class_id] += 1
 
 
 def _label(sample: Picture, labels: Sequence[Label]) -> tuple[str, bytes]:

@@ -32,6 +32,7 @@ from train.models import Classifier, Detector
 from train.recipe import Recipe
 from train.shard_cache import ShardCache
 from train.shard_sets import is_shards
+from train.shards import Shards
 from train.sources import PARTS, Parts, open_data
 from train.start import Choice, start
 from train.weights import read_state, take
@@ -190,6 +191,10 @@ def counts(plan: Plan, parts: dict[str, Sequence[Picture]]) -> dict[str, dict[st
     """Part → label id → how many pictures, or objects, it has there."""
     found = {part: {label.id: 0 for label in plan.labels} for part in parts}
     for part, pictures in parts.items():
+        known = pictures.label_counts() if isinstance(pictures, Shards) else None
+        if known is not None:  # without looking into them
+            found[part] = {label.id: int(count) for label, count in zip(plan.labels, known, strict=True)}
+            continue
         for picture in pictures:
             ids = [picture.class_id] if isinstance(picture, Sample) else _objects(picture)
             for class_id in ids:

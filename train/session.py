@@ -48,13 +48,14 @@ from train.run import (
     write_lists,
     write_plan,
 )
+from train.shards import Shards
 from train.sources import open_data, without_learned
 from train.start import start
 from train.summary import Facts
 from train.teacher import teacher_of
 from train.team import Team
 from train.transfer import fit_head, is_new
-from train.words import METRIC, headline, interval_text
+from train.words import METRIC, counted, headline, interval_text
 
 Say = Callable[[str], None]
 METRICS = {"classify": "top-1", "detect": "AP50"}
@@ -109,9 +110,10 @@ def run_session(
     if not resume and team.leads:
         write_lists(out, plan, parts)
         write_plan(out, msgspec.structs.replace(plan, pictures=fingerprint(plan, parts)))
+    size, classes = f"{model.input.width}x{model.input.height}", counted(len(plan.labels), "class", "classes")
     tell(
-        f"{plan.name}: {plan.choice.model}, {model.input.width}x{model.input.height}, {len(plan.labels)} classes; "
-        f"{len(fit)} pictures to learn from, {len(val)} to measure with; {_place(team)}"
+        f"{plan.name}: {plan.choice.model}, {size}, {classes}; {counted(len(fit), 'picture')} to learn from, "
+        f"{len(val)} to measure with; {_place(team)}"
     )
     if fresh and team.leads and isinstance(model, Classifier) and plan.choice.weights != "random" and is_new(model.network):
         _head_first(plan, model, cast(Sequence[Sample], fit), team, bad, tell)
@@ -157,7 +159,11 @@ def _job(
 
 def _class_weights(plan: Plan, fit: Sequence[Sample]) -> Tensor:
     """What makes every class weigh the same: n / (classes * n of the class), 1 for one without pictures."""
-    found = torch.bincount(torch.tensor([sample.class_id for sample in fit]), minlength=len(plan.labels)).double()
+    known = fit.label_counts() if isinstance(fit, Shards) else None
+    if known is not None:
+        found = torch.from_numpy(known).double()
+    else:
+        found = torch.bincount(torch.tensor([sample.class_id for sample in fit]), minlength=len(plan.labels)).double()
     return torch.where(found > 0, len(fit) / (len(plan.labels) * found.clamp_min(1)), 1.0).float()
 
 

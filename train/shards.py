@@ -79,8 +79,10 @@ def _read(at: tuple[Shards, int] | None) -> UInt8:
 class Shards(Sequence[ShardSample | ShardBoxes]):
     """The samples of shards in their order, and the order to take them in for an epoch.
 
-    `places` are files or http(s) URLs; those are fetched into `cache`, the next ones ahead of time. `counts` are numbers of
-    samples where they are known (`index_counts`), else every shard is looked into first. Raises DataError naming the shard.
+    `places` are files or http(s) URLs; those are fetched into `cache`, the next ones ahead of time. `counts` are each shard's
+    number of samples where an index has them, else every shard is looked into first; `labelled` each shard's samples, or
+    objects that are not ignored, of each class number. `numbers` are the labels' indices of the shards' class numbers where
+    they are not the same, None for a class that is none of the labels. Raises DataError naming the shard.
     """
 
     def __init__(
@@ -89,6 +91,8 @@ class Shards(Sequence[ShardSample | ShardBoxes]):
         labels: Sequence[Label],
         cache: ShardCache | None = None,
         counts: Sequence[int] | None = None,
+        labelled: Sequence[Sequence[int]] | None = None,
+        numbers: Sequence[int | None] | None = None,
     ) -> None:
         if not places:
             raise DataError("no shards; give a folder of .tar files, or a pattern like train-{0000..0099}.tar")
@@ -97,6 +101,8 @@ class Shards(Sequence[ShardSample | ShardBoxes]):
         self.places = tuple(places)
         self._index = label_index(labels)
         self._count = len(labels)
+        self._numbers = range(len(labels)) if numbers is None else numbers
+        self._labelled = None if labelled is None else [self._by_label(row) for row in labelled]
         self._cache = cache
         self._coming: dict[int, tuple[int, list[int]]] = {}
         self._lock = threading.Lock()
@@ -127,6 +133,16 @@ class Shards(Sequence[ShardSample | ShardBoxes]):
             boxes, class_ids, ignored = self._boxes(member.label, where)
             return ShardBoxes(path, boxes, class_ids, ignored, (self, place))
         return ShardSample(path, self._class_id(member.label, where), (self, place))
+
+    def label_counts(self) -> Int64 | None:
+        """How many samples, or of a detector objects that are not ignored, each label has, without looking into shards.
+
+        Int64 [labels]; None where no index says it. One that is wrong is found out when its shard is read.
+        """
+        if self._labelled is None:
+            return None
+        rows = [row for row in self._labelled if row is not None]
+        return np.sum(rows, axis=0, dtype=np.int64) if len(rows) == len(self.places) else None
 
     def order(self, epoch: int, seed: int) -> Int64:
         """The places of all samples as an epoch takes them, which depends on the seed and the epoch alone.
@@ -180,13 +196,38 @@ class Shards(Sequence[ShardSample | ShardBoxes]):
         return self._cache.open(place, [self.places[other] for other in following], needed)
 
     def _look_into(self, shard: int) -> list[Member]:
+        place, row = self.places[shard], None if self._labelled is None else self._labelled[shard]
         with self._open(shard) as file:
-            return members_of(file, self.places[shard])
+            members = members_of(file, place)
+        if row is not None:
+            ids = [self._counted(member.label, f"{place}: {member.key}") for member in members]
+            if not np.array_equal(row, np.bincount(np.concatenate([np.zeros(0, np.int64), *ids]), minlength=self._count)):
+                raise DataError(f"{place}: its classes are not as many as its index says; write the index again")
+        return members
+
+    def _counted(self, label: Any, where: str) -> Int64:
+        """The class ids that a sample counts with."""
+        if isinstance(label, dict) and "boxes" in label:
+            _, class_ids, ignored = self._boxes(label, where)
+            counted: Int64 = class_ids[~ignored]
+            return counted
+        return np.array([self._class_id(label, where)], np.int64)
+
+    def _by_label(self, row: Sequence[int]) -> Int64 | None:
+        """Counts of class numbers as counts of labels; None where some class is none of them."""
+        found = np.zeros(self._count, np.int64)
+        for number, count in enumerate(row):
+            index = self._numbers[number] if number < len(self._numbers) else None
+            if index is not None:
+                found[index] += count
+            elif count:
+                return None
+        return found
 
     def _class_id(self, label: Any, where: str) -> int:
         """The index of a class given by number or name."""
         if isinstance(label, int):
-            found = label if 0 <= label < self._count else None
+            found = self._numbers[label] if 0 <= label < len(self._numbers) else None
         else:
             found = self._index.get(name_key(str(label)))
         if found is None:
@@ -200,7 +241,7 @@ class Shards(Sequence[ShardSample | ShardBoxes]):
             ignored = np.array(label.get("ignored", [False] * len(class_ids)), np.bool_)
             if not (len(boxes) == len(class_ids) == len(ignored)) or not np.isfinite(boxes).all():
                 raise ValueError
-        except (KeyError, TypeError, ValueError):
+        except (KeyError, TypeError, ValueError, OverflowError):
             raise DataError(f"{where}: its json is not boxes [n, 4] in pixels and n classes; correct it") from None
         return boxes, class_ids, ignored
 
@@ -245,7 +286,7 @@ def _label(raw: bytes, kind: str, where: str) -> Any:
             text = raw.decode().strip()
             return int(text) if text.isdecimal() else text
         label = msgspec.json.decode(raw)
-    except (UnicodeDecodeError, msgspec.DecodeError, RecursionError):
+    except (ValueError, msgspec.DecodeError, RecursionError):  # ValueError, too, of more digits than int() takes
         raise DataError(f"{where}: neither a class nor JSON; correct it") from None
     if isinstance(label, dict) and "boxes" not in label:
         label = next((label[name] for name in ("class", "cls", "label") if name in label), None)

@@ -233,6 +233,19 @@ def test_a_retired_model_answers_what_it_took_and_closes_its_engine(batcher: Any
     assert engine.closed
 
 
+def test_who_asks_as_a_model_s_lanes_end_is_told_that_it_is_retired(batcher: Any) -> None:
+    """A request may have taken the model before another version did its place."""
+    engine = Recorder(batch=1, lanes=2)
+    line = batcher(engine)
+    line.retire()
+    line.join(5)
+    assert engine.closed
+    assert (line.lanes, line.expected_wait_s) == (2, 0.0)
+    check_wait(line, 0.0)
+    with pytest.raises(RetiredError):
+        line.submit(Waiting(picture(1)).work)
+
+
 def test_the_wait_is_estimated_from_the_queue_and_the_pace(batcher: Any) -> None:
     engine = Recorder(batch=1, lanes=2)
     line = batcher(engine)

@@ -1,62 +1,28 @@
-"""Shards: what WebDataset writes is read, in an order that a resumed or a shared run has, too, from disks and from servers."""
+"""Shards: what WebDataset writes is read, in an order that a resumed or a shared run has, too; pack writes such."""
 
 from __future__ import annotations
 
-import io
 import json
-import tarfile
-import threading
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from edge.card import Label
 from edge.datasets import labelled_frames
 from edge.errors import DataError
 from tests.conftest import Finished
 from tests.train.pictured import class_set, jpeg, put, scene
+from tests.train.sharded import LABELS, places, shard, tar_of, ten_shards
 from train.pack_command import pack
-from train.shard_cache import ShardCache
 from train.shard_sets import is_shards, open_shards, shard_parts
 from train.shards import ShardBoxes, Shards, ShardSample, expand
-
-LABELS = (Label(id="a", name="a"), Label(id="b", name="b"))
-
-
-def tar_of(files: Mapping[str, bytes]) -> bytes:
-    held = io.BytesIO()
-    with tarfile.open(fileobj=held, mode="w") as tar:
-        for name, content in files.items():
-            member = tarfile.TarInfo(name)
-            member.size = len(content)
-            tar.addfile(member, io.BytesIO(content))
-    return held.getvalue()
-
-
-def shard(first: int, count: int) -> bytes:
-    """Samples whose class is their number's parity."""
-    files = {}
-    for i in range(first, first + count):
-        files[f"{i:04d}.jpg"] = jpeg(scene(i))
-        files[f"{i:04d}.cls"] = str(i % 2).encode()
-    return tar_of(files)
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Ten shards of three samples each."""
-    for i in range(10):
-        put(tmp_path / "shards" / f"train-{i:04d}.tar", shard(3 * i, 3))
-    return tmp_path / "shards"
-
-
-def places(folder: Path) -> list[str]:
-    return [str(path) for path in sorted(folder.glob("*.tar"))]
+    return ten_shards(tmp_path / "shards")
 
 
 def test_samples_of_every_kind_of_label(tmp_path: Path) -> None:
@@ -161,10 +127,16 @@ def test_a_few_shards_at_a_time_are_mixed(folder: Path) -> None:
         (shard(0, 3)[:4000], "cut short|not an uncompressed tar"),
         (tar_of({"0.jpg": b"", "0.cls": b"owl"}), "class 'owl' is none of the 2 labels"),
         (tar_of({"0.jpg": b"", "0.cls": b"2"}), "class '2' is none of the 2 labels"),
+        (tar_of({"0.jpg": b"", "0.cls": b"9" * 4301}), "neither a class nor JSON"),  # more digits than int() takes
+        (tar_of({"0.jpg": b"", "0.cls": b"9" * 4300}), "class '9{60}' is none of the 2 labels"),
         (tar_of({"0.jpg": b"", "0.json": b"{"}), "neither a class nor JSON"),
         (tar_of({"0.jpg": b"", "0.json": b"{}"}), "neither class nor boxes"),
         (tar_of({"0.jpg": b"", "0.json": b'{"boxes": [[1, 2, 3]], "classes": [0]}'}), "its json is not boxes"),
         (tar_of({"0.jpg": b"", "0.json": b'{"boxes": [[1, 2, 3, 4]], "classes": []}'}), "its json is not boxes"),
+        (
+            tar_of({"0.jpg": b"", "0.json": b'{"boxes": [[1, 2, 3, 1%s]], "classes": [0]}' % (b"0" * 400)}),
+            "its json is not boxes",
+        ),
         (tar_of({"0.jpg": b""}), "no sample in the shards"),
     ],
 )
@@ -174,10 +146,27 @@ def test_bad_shards_are_named(tmp_path: Path, content: bytes, said: str) -> None
         list(Shards([str(path)], LABELS))
 
 
-def test_an_index_that_is_wrong_is_found_out(folder: Path) -> None:
-    shards = Shards(places(folder), LABELS, counts=[4] * 10)
-    with pytest.raises(DataError, match="has 3 samples, its index says 4"):
-        shards[0]
+@pytest.mark.parametrize("digits", [6, 20, 4300])
+def test_a_class_number_that_no_data_set_has_is_refused(tmp_path: Path, digits: int) -> None:
+    path = put(tmp_path / "bad.tar", tar_of({"0.jpg": b"", "0.cls": b"9" * digits}))
+    with pytest.raises(DataError, match=r"bad\.tar: the largest class number .* is 9{6,20}; correct it") as caught:
+        open_shards(str(path))
+    assert len(str(caught.value)) < 400
+
+
+def test_classes_that_are_no_list_are_refused(tmp_path: Path) -> None:
+    path = put(tmp_path / "bad.tar", tar_of({"0.jpg": b"", "0.json": b'{"boxes": [[1, 2, 3, 4]], "classes": 5}'}))
+    with pytest.raises(DataError, match="its json is not boxes"):
+        open_shards(str(path))[0][0]
+
+
+def test_a_folder_whose_name_begins_with_val_is_trained_on(tmp_path: Path) -> None:
+    put(tmp_path / "valves" / "0.tar", shard(0, 3))
+    put(tmp_path / "valves" / "val" / "1.tar", shard(3, 2))
+    train, val, _ = open_shards(str(tmp_path / "valves"))
+    assert val is not None
+    assert (len(train), len(val)) == (3, 2)
+    assert shard_parts(f"{tmp_path}/valves/0.tar") == ([f"{tmp_path}/valves/0.tar"], [])
 
 
 def test_patterns(folder: Path) -> None:
@@ -244,6 +233,10 @@ def test_pack_writes_what_is_read(tmp_path: Path, command: Any) -> None:
     index = json.loads((again / "index.json").read_text())
     assert (index["__kind__"], index["wids_version"]) == ("wids-shard-index-v1", 1)
     assert sum(item["nsamples"] for item in index["shardlist"]) == 40
+    for part, shards in (("train", train), ("val", val)):
+        assert shards.label_counts().tolist() == [10, 10]  # type: ignore[union-attr]
+        rows = [item["label_counts"] for item in index["shardlist"] if item["url"].startswith(part)]
+        assert [sum(row) for row in zip(*rows, strict=True)] == [10, 10]
 
 
 def test_pack_makes_a_val_part_and_keeps_boxes(tmp_path: Path, command: Any) -> None:
@@ -259,127 +252,8 @@ def test_pack_makes_a_val_part_and_keeps_boxes(tmp_path: Path, command: Any) -> 
     samples = [*train, *val]
     assert all(isinstance(sample, ShardBoxes) for sample in samples)
     assert sum(len(sample.class_ids) for sample in samples) == 19  # type: ignore[union-attr]
+    for part in (train, val):
+        objects = Counter(int(class_id) for sample in part for class_id in sample.class_ids)  # type: ignore[union-attr]
+        assert part.label_counts().tolist() == [objects[0], objects[1]]  # type: ignore[union-attr]
     widths = Counter(round(float(box[2] - box[0]), 1) for sample in samples for box in sample.boxes_xyxy)  # type: ignore[union-attr]
     assert widths == Counter(round(96 * (1 + i % 8) / 10, 1) for i in range(1, 20))
-
-
-class Server:
-    """Files over HTTP: counts requests, and answers `faults` before it does what it is asked."""
-
-    def __init__(self, files: dict[str, bytes]) -> None:
-        self.asked: list[str] = []
-        self.faults: list[str] = []
-        outer = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                outer.asked.append(self.path)
-                fault = outer.faults.pop(0) if outer.faults else ""
-                content = files.get(self.path.lstrip("/"))
-                if fault == "busy" or content is None:
-                    self.send_response(503 if fault else 404)
-                    self.send_header("Content-Length", "0")
-                    self.end_headers()
-                    return
-                self.send_response(200)
-                self.send_header("Content-Length", str(len(content)))
-                self.end_headers()
-                self.wfile.write(content[:700] if fault == "short" else content)
-                self.close_connection = True
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-        class Quiet(ThreadingHTTPServer):
-            def handle_error(self, request: object, client_address: object) -> None:
-                """A client that hangs up is no news."""
-
-        self._server = Quiet(("127.0.0.1", 0), Handler)
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
-        self._thread.start()
-        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
-
-    def close(self) -> None:
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
-
-
-@pytest.fixture
-def server() -> Iterator[Server]:
-    files = {f"train-{i:02d}.tar": shard(3 * i, 3) for i in range(10)} | {"val-00.tar": shard(90, 2)}
-    server = Server(files | {"classes.txt": b"a\nb\n"})
-    yield server
-    server.close()
-
-
-@pytest.fixture
-def cache(tmp_path: Path) -> Iterator[ShardCache]:
-    cache = ShardCache(tmp_path / "cache", 100, backoff_s=0.01)
-    yield cache
-    cache.close()
-
-
-def urls(server: Server) -> list[str]:
-    return expand(f"{server.url}/train-{{00..09}}.tar")
-
-
-def test_shards_of_a_server_are_fetched_once(server: Server, cache: ShardCache) -> None:
-    train, val, labels = open_shards(f"{server.url}/{{train-{{00..09}},val-00}}.tar", cache=cache)
-    assert val is not None
-    assert (len(train), len(val), labels) == (30, 2, LABELS)
-    for place in train.order(0, 0):
-        assert train[int(place)].read().shape == (64, 96, 3)
-    shards = [path for path in server.asked if path.endswith(".tar")]
-    assert len(shards) == len(set(shards)) == 11
-
-
-def test_faults_of_a_server_are_tried_again(server: Server, cache: ShardCache) -> None:
-    server.faults = ["busy", "short", "busy"]
-    shards = Shards(urls(server)[:1], LABELS, cache)
-    assert len(shards) == 3
-    assert server.asked == ["/train-00.tar"] * 4
-    assert not list(cache.file(shards.places[0]).parent.glob("*.part"))
-
-
-def test_a_server_that_does_not_have_it(server: Server, cache: ShardCache) -> None:
-    with pytest.raises(DataError, match="the server answers 404; correct the address"):
-        Shards([f"{server.url}/gone.tar"], LABELS, cache)
-    assert server.asked == ["/gone.tar"]
-    server.faults = ["busy"] * 9
-    with pytest.raises(DataError, match=r"cannot be fetched: .*503"):
-        Shards(urls(server)[:1], LABELS, cache)
-    with pytest.raises(DataError, match="give a folder to keep shards in"):
-        Shards(urls(server), LABELS)
-
-
-def test_the_cache_stays_within_its_bound_and_reads_on(server: Server, tmp_path: Path) -> None:
-    size = max(len(shard(3 * i, 3)) for i in range(10))
-    cache = ShardCache(tmp_path / "cache", 6.5 * size / 1e6, backoff_s=0.01)
-    shards = Shards(urls(server), LABELS, cache, counts=[3] * 10)
-    for epoch in range(2):
-        for place in shards.order(epoch, 0):
-            assert shards[int(place)].read().shape == (64, 96, 3)
-    cache.close()
-    assert sum(path.stat().st_size for path in (tmp_path / "cache").glob("*.tar")) <= 6.5 * size
-    assert 10 < len(server.asked) <= 24  # not all are held from one epoch to the next, and hardly any is fetched twice in one
-
-
-def test_a_cache_too_small_to_mix_is_refused(server: Server, tmp_path: Path) -> None:
-    cache = ShardCache(tmp_path / "cache", 2.5 * len(shard(0, 3)) / 1e6, backoff_s=0.01)
-    shards = Shards(urls(server), LABELS, cache, counts=[3] * 10)
-    with pytest.raises(DataError, match=r"4 shards of its size are needed at a time.*larger --cache-mb"):
-        shards[int(shards.order(0, 0)[0])]
-    cache.close()
-
-
-def test_the_next_shards_are_fetched_ahead(server: Server, cache: ShardCache) -> None:
-    shards = Shards(urls(server), LABELS, cache, counts=[3] * 10)
-    order = shards.order(0, 0)
-    shards[int(order[0])].read()
-    cache.close()  # waits for what is under way
-    first = f"/train-{int(order[0]) // 3:02d}.tar"
-    second_window = {f"/train-{int(place) // 3:02d}.tar" for place in order[12:24]}
-    assert server.asked[0] == first
-    assert set(server.asked[1:]) <= second_window
-    assert server.asked[1:]
