@@ -1,6 +1,6 @@
 """How much of a training's time is the network's: edge-train's loop against a bare torch loop on one batch, in pairs.
 
-    python benchmarks/train.py --data ../shared/data/cats_dogs
+    python benchmarks/training.py --data ../shared/data/cats_dogs
 
 The bare loop is what a step cannot do without: forward, loss, backward and the optimizer's step on a batch that lies ready. The
 loop reads, augments, averages and counts besides. Both train EfficientNet-Lite0 for as many steps, A B A B; ratios of pairs.
