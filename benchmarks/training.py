@@ -3,7 +3,7 @@
     python benchmarks/training.py --data ../shared/data/cats_dogs
 
 The bare loop is what a step cannot do without: forward, loss, backward and the optimizer's step on a batch that lies ready. The
-loop reads, augments, averages and counts besides. Both train EfficientNet-Lite0 for as many steps, A B A B; ratios of pairs.
+loop reads, augments, averages and counts besides. Both train all of EfficientNet-Lite0 for as many steps, A B A B; ratios of pairs.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def main() -> None:
     replace_head(start.network, len(labels))
     samples = parts_of(asked.data, labels, "classify")[0]
     pictures = Pictures(samples, start.input, start.mean, start.std, print)
-    recipe = replace(RECIPES["transfer"], batch=asked.batch, augment=AUGMENTS[asked.augment])
+    recipe = replace(RECIPES["transfer"], batch=asked.batch, augment=AUGMENTS[asked.augment], freeze=0.0)
     job = ClassifierJob(start.network, pictures, recipe)
     recipe = replace(recipe, epochs=asked.steps / job.batches_an_epoch())
     with assembled(asked.device) as team:

@@ -10,5 +10,5 @@ from train.transfer import RECIPE as TRANSFER
 RECIPES: Mapping[str, Recipe] = {
     "transfer": TRANSFER,
     "scratch": Recipe(epochs=60, rate=1e-3, weight_decay=0.05, warmup=0.05, mixup=0.2, average=0.99, clip=5.0),
-    "detect": Recipe(epochs=60, batch=16, rate=1e-3, weight_decay=0.02),
+    "detect": Recipe(epochs=30, batch=16, rate=1e-3, weight_decay=0.02),
 }
