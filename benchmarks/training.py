@@ -3,7 +3,7 @@
     python benchmarks/training.py --data ../shared/data/cats_dogs
 
 The bare loop is what a step cannot do without: forward, loss, backward and the optimizer's step on a batch that lies ready. The
-loop reads, augments, averages and counts besides. Both train all of EfficientNet-Lite0 for as many steps, A B A B; ratios of pairs.
+loop reads, augments, averages and counts besides. Both train all of EfficientNet-Lite0 for as many steps, A B A B.
 """
 
 from __future__ import annotations
