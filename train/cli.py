@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -78,7 +79,7 @@ def _size(context: click.Context, parameter: click.Parameter, value: str | None)
         and 0 < int(width) <= 8192
         and 0 < int(height) <= 8192
     ):
-        raise UsageError(f"--size {value}: give WIDTHxHEIGHT in pixels, such as 224x224")
+        raise UsageError(f"--size {value}: give WIDTHxHEIGHT in pixels, such as 224x224, at most 8192 a side")
     return int(width), int(height)
 
 
@@ -210,13 +211,17 @@ def _plan(data: tuple[str, ...], out: Path, trust: bool, options: dict[str, Any]
     from train.start import Choice, arguments_of
 
     data = tuple(checked(one) for one in data)
+    if len({os.path.realpath(one) for one in data}) < len(data):
+        raise UsageError(f"--data {data[-1]}: one data set is given twice, and would count twice; give each once")
     if is_run(out):
         raise UsageError(f"--out {out}: has a run; go on with it by --resume, give another folder, or remove it")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UsageError(f"--out {out}: is there and not an empty folder; give another name")
     name = options["name"] or out.resolve().name
     if not is_name(name):
-        raise UsageError(f"--name {name!r}: give letters, digits, '.', '_' and '-', a letter or digit first, at most 100")
+        whose = "--name" if options["name"] else "the name that --out gives the model is"
+        advice = "" if options["name"] else "give --name: "
+        raise UsageError(f"{whose} {name!r}: {advice}letters, digits, '.', '_' and '-', a letter or digit first, at most 100")
     weights = _weights(options)
     former = read_plan(Path(weights)) if is_run(Path(weights)) else None
     if former is not None and options["model"] is None:
@@ -232,8 +237,10 @@ def _plan(data: tuple[str, ...], out: Path, trust: bool, options: dict[str, Any]
         raise InputError(f"{data[0]}: has one class, {labels[0].name!r}; a classifier needs two at least")
     if options["from_scratch"] and ":" in (options["model"] or ""):
         raise UsageError(f"--from-scratch: the weights of {options['model']} are its own affair; leave the option out")
-    if options["from_scratch"] and task == "detect":
+    if options["from_scratch"] and task == "detect" and (options["model"] or "-det").endswith("-det"):
         raise UsageError("--from-scratch: the first layers of our detectors do not learn, so they need weights; leave it out")
+    if options["arguments"] and ":" not in (options["model"] or (former.choice.model if former else "")):
+        raise UsageError(f"--arg {options['arguments'][0]}: is for package.module:factory; leave it out")
     model = options["model"] or (former.choice.model if former else DEFAULT_MODELS[task])
     return Plan(
         name=name,

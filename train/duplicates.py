@@ -135,7 +135,9 @@ class Near:
 
     def pairs(self, known: Iterable[Sequence[int]] = ()) -> list[tuple[int, int]]:
         """Pairs of places that are near, enough of them to join all that are, and none within a group of `known`."""
-        parent = list(range(int(self._places.max(initial=-1)) + 1))
+        known = list(known)
+        last = max((place for group in known for place in group), default=-1)  # what cannot be read may have copies, too
+        parent = list(range(max(last, int(self._places.max(initial=-1))) + 1))
         for group in known:
             for other in group[1:]:
                 _join(parent, group[0], other)

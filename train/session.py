@@ -59,6 +59,9 @@ from train.words import METRIC, counted, headline, interval_text
 
 Say = Callable[[str], None]
 METRICS = {"classify": "top-1", "detect": "AP50"}
+MEASURED_AGAIN = (
+    "After the last epoch batch norm's statistics were measured again, so the figures can differ from the last epoch's."
+)
 
 
 def run_session(
@@ -79,9 +82,10 @@ def run_session(
     checkpoint = out / CHECKPOINT
     fresh = not (resume and checkpoint.exists())
     if plan.recipe.batch % team.world or plan.recipe.accumulate > plan.recipe.batch // team.world:
+        processes = counted(team.world, "process", "processes")
         raise UsageError(
-            f"--batch {plan.recipe.batch}: give a multiple of the {team.world} processes, and no more --accumulate than what "
-            "each has of it"
+            f"--batch {plan.recipe.batch}, --accumulate {plan.recipe.accumulate}: each of {processes} needs as many pictures "
+            "as the others, one a part at least; change one of them"
         )
     with seeded(plan.recipe.seed):
         model = start(plan.choice, plan.labels, plan.task, weighted=fresh, trust=trust)
@@ -105,7 +109,13 @@ def run_session(
     if not resume and is_run(former):
         parts = without_learned(parts, read_parts(former, read_plan(former)).fit, tell)
     fit, val = parts.fit, parts.val
+    asked = plan.recipe.batch
+    if not resume and asked > len(fit) >= team.world:
+        batch = len(fit) // team.world * team.world
+        plan = msgspec.structs.replace(plan, recipe=replace(plan.recipe, batch=batch))
     job = _job(plan, model, fit, val, team, bad, trust)
+    if plan.recipe.batch < asked:
+        tell(f"--batch {asked}: there are {counted(len(fit), 'picture')} to learn from; taking {plan.recipe.batch}")
     team.meet()  # each has looked at the folder as it was
     if not resume and team.leads:
         write_lists(out, plan, parts)
@@ -218,6 +228,7 @@ def _finish(
         seed=plan.recipe.seed,
         command=shlex.join(["edge-train", *sys.argv[1:]]),
         seconds=history[-1].seconds if history else 0.0,
+        notes=[MEASURED_AGAIN] if plan.recipe.batch_norm == "train" else [],
         created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
     )
     summary = write_report(out / REPORT, evaluation, history, facts)

@@ -80,8 +80,8 @@ def read_state(path: Path) -> Mapping[str, Tensor]:
     """The state dict in a file; what runs code when it is read is refused. Raises InputError."""
     try:
         saved: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
-        raise InputError(f"{path}: not a file of weights ({_line(error)}); give a state dict that torch.save wrote") from None
+    except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError):
+        raise InputError(f"{path}: not a file of weights, or a damaged one; give a state dict that torch.save wrote") from None
     for key in ("state_dict", "model"):
         if isinstance(saved, Mapping) and isinstance(saved.get(key), Mapping):
             saved = saved[key]

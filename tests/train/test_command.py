@@ -299,10 +299,13 @@ def test_a_teacher_is_a_run_of_the_same_classes(run: Path, data: Path, tmp_path:
             2,
         ),
         (["--data", "DATA", "--out", "NEW", "--teacher", "RUN"], "give --trust if the run is yours", 2),
+        (["--data", "DATA", "--data", "DATA", "--out", "NEW"], "one data set is given twice", 2),
+        (["--data", "DATA", "--out", "NEW", "--arg", "a=1"], "--arg a=1: is for package.module:factory", 2),
+        (["--data", "DATA", "--out", "NEW a"], "the name that --out gives the model is 'new a': give --name", 2),
         (["--data", "DATA", "--out", "NEW", "--epochs", "nan"], "nan is not a finite number", 2),
         (["--data", "DATA", "--out", "NEW", "--mixup", "inf"], "inf is not a finite number", 2),
         (["--data", "DATA", "--out", "NEW", "--size", "²x3"], "give WIDTHxHEIGHT", 2),
-        (["--data", "DATA", "--out", "NEW", "--batch", "4", "--accumulate", "5"], "no more --accumulate than", 2),
+        (["--data", "DATA", "--out", "NEW", "--batch", "4", "--accumulate", "5"], "one a part at least; change one of them", 2),
         (["--resume", "--out", "RUN"], "give --trust if the run is yours", 2),
         (["--data", "DATA", "--out", "NEW", "--device", "gpu"], "--device gpu: give auto, cpu, cuda or cuda:N", 2),
         (["--data", "DATA", "--out", "NEW", "--val-share", "0"], "--val-share", 2),
@@ -410,6 +413,13 @@ def test_a_class_of_several_data_sets_is_one(sets: list[list[str]], expected: li
 def test_a_class_that_is_two_of_another_set() -> None:
     with pytest.raises(UsageError, match="class 'a' \\(b\\) is both of 'a', 'b'; rename one of them"):
         merged([[Label(id="a", name="a"), Label(id="b", name="b")], [Label(id="a", name="b")]])
+
+
+def test_a_batch_is_no_larger_than_the_data(data: Path, tmp_path: Path, command: Command) -> None:
+    out = tmp_path / "run"
+    said = lines(train(command, "--data", data, "--model", TINY, "--out", out, "--epochs", 1, "--batch", 65536))
+    assert "--batch 65536: there are 30 pictures to learn from; taking 30" in said
+    assert read_plan(out).recipe.batch == 30
 
 
 def test_a_gpu_that_is_not_there(data: Path, tmp_path: Path, command: Command) -> None:

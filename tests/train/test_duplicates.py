@@ -127,3 +127,9 @@ def test_photographs(shared_data: Path) -> None:
         frozenset({"raccoon-51", "raccoon-85"}),
         frozenset({"dog.0074", "dog.0180"}),
     }
+
+
+def test_copies_of_what_cannot_be_read_are_no_trouble() -> None:
+    assert Near([None, None, None]).pairs([[0, 1], [2]]) == []
+    one = fingerprint(np.zeros((32, 32, 3), np.uint8))
+    assert Near([one, None, None, one]).pairs([[1, 2]]) == [(0, 3)]
