@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias, cast, overload
@@ -25,6 +24,7 @@ from edge.tasks import TASKS
 from edge.tasks.classify import Classify
 from edge.tasks.detect import Detect
 from edge.types import Detections, Float32, Int64, Outputs, Tensor
+from train.batches import ahead
 from train.models import Classifier, Detector
 
 Say: TypeAlias = Callable[[str], None]
@@ -243,9 +243,6 @@ def _prepared(task: Task, samples: Sequence[Any], size: int, bad: Say) -> Iterat
     def load(start: int) -> Prepared:
         return [(sample, task.prepare(frame)) for frame, sample in labelled_frames(samples[start : start + size], bad)]
 
-    with ThreadPoolExecutor(1, "pictures") as reader:
-        coming = reader.submit(load, 0)
-        for start in range(size, len(samples) + size, size):
-            batch, coming = coming.result(), reader.submit(load, start)
-            if batch:
-                yield batch
+    for _, batch in ahead(load, range(0, len(samples), size), readers=1):  # one, so that the unreadable ones are in order
+        if batch:
+            yield batch

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import cast
 
 import cv2
 import msgspec
@@ -15,17 +14,15 @@ from torch import Tensor
 from edge.boxes import box_areas
 from edge.boxes_data import BoxSample
 from edge.card import InputGeometry
-from edge.datasets import labelled_frames
 from edge.geometry import fit, prepare
 from edge.types import Bools, Float32, Frame, Geometry, Int64, UInt8
 from train.augment import LUMA_BGR, Augment, coloured, troubled
-from train.pictures import _ahead, order_of, plain_order
+from train.batches import Batches
 
 LEAST_VISIBLE = 0.4
 """The share of an object that a cut must leave for it to be one; what less is left of is ignored."""
 LEAST_SIDE = 2.0
 """In pixels of the model's input; smaller objects are ignored."""
-_read_ahead = cast("Callable[..., Iterator[tuple[int, BoxBatch]]]", _ahead)  # it is of any batches
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,30 +96,8 @@ class BoxBatch:
         return self.images, self.boxes_xyxy, self.class_ids, self.ignored
 
 
-class BoxPictures:
-    """Pictures with boxes in batches, as `spec` shapes them and (x - mean) / std normalizes them.
-
-    What is drawn at random depends on the seed, the epoch and the picture's place in the epoch alone. Unreadable
-    pictures are named to `bad` and left out.
-    """
-
-    def __init__(
-        self,
-        samples: Sequence[BoxSample],
-        spec: InputGeometry,
-        mean: Sequence[float],
-        std: Sequence[float],
-        bad: Callable[[str], None],
-    ) -> None:
-        self._samples = samples
-        self._spec = spec
-        self._mean = torch.tensor(mean, dtype=torch.float32).reshape(1, 3, 1, 1)
-        self._std = torch.tensor(std, dtype=torch.float32).reshape(1, 3, 1, 1)
-        self._bad = bad
-
-    def batches_an_epoch(self, size: int) -> int:
-        """How many batches of `size` an epoch has."""
-        return -(-len(self._samples) // size)
+class BoxPictures(Batches[BoxSample, Boxes, BoxBatch]):
+    """Pictures with boxes in batches."""
 
     def steps(
         self,
@@ -136,73 +111,41 @@ class BoxPictures:
         rank: int = 0,
         world: int = 1,
     ) -> Iterator[tuple[int, BoxBatch]]:
-        """The batches of an epoch with their numbers, from number `first` on; of each, what process `rank` of `world` takes.
+        """The batches of an epoch, augmented, with their numbers, from number `first` on, as process `rank` takes them."""
 
-        All pictures shuffled and augmented, the last batch filled up with the first ones. A batch none of whose pictures
-        is readable is left out, or, where others wait for this process, other pictures take their places.
-        """
-        order = order_of(self._samples, epoch, seed)
+        def draw(index: int, random: np.random.Generator) -> tuple[UInt8, Boxes] | None:
+            return self._drawn(index, augment, views, random)
 
-        def load(number: int) -> BoxBatch | None:
-            places = range(number * size + rank, (number + 1) * size, world)
-            drawn = [
-                self._drawn(int(order[place % len(order)]), augment, views, np.random.default_rng((seed, epoch, place)))
-                for place in places
-            ]
-            loaded = [one for one in drawn if one is not None]
-            if not loaded and world > 1:
-                random = np.random.default_rng((seed, epoch, places[0]))
-                stand_ins = (self._drawn(index, augment, views, random) for index in range(len(self._samples)))
-                loaded = [one for one in stand_ins if one is not None][:1]
-            return self._batch(loaded)
+        return self._steps(draw, epoch, size, seed, first, rank, world)
 
-        yield from _read_ahead(load, range(first, self.batches_an_epoch(size)))
-
-    def plain(self, size: int, limit: int | None = None) -> Iterator[BoxBatch]:
-        """The pictures, or `limit` of them, as the device would see them, in a mixed order that is always the same."""
-        samples = plain_order(self._samples, limit)
-
-        def load(start: int) -> BoxBatch | None:
-            seen = []
-            for frame, sample in labelled_frames(samples[start : start + size], self._bad):
-                tensor = prepare(frame, self._spec)
-                seen.append((tensor.data[0], _boxes(sample).moved(tensor.geometry)))
-            return self._batch(seen)
-
-        for _, batch in _read_ahead(load, range(0, len(samples), size)):
-            yield batch
+    def _plain(self, frame: Frame, sample: BoxSample) -> tuple[UInt8, Boxes]:
+        tensor = prepare(frame, self._spec)
+        return tensor.data[0], _boxes(sample).moved(tensor.geometry)
 
     def _drawn(self, index: int, augment: Augment, views: Views, random: np.random.Generator) -> tuple[UInt8, Boxes] | None:
         """A picture's augmented input with its boxes, or, sometimes, four pictures'; None when it cannot be read."""
-        first = self._load(index)
+        first = self._frame(index)
         if first is None:
             return None
-        others: list[tuple[Frame, Boxes] | None] = []
+        others: list[tuple[Frame, BoxSample] | None] = []
         if random.random() < views.mosaic:
-            others = [self._load(other) for other in random.integers(len(self._samples), size=3).tolist()]
+            others = [self._frame(other) for other in random.integers(len(self._samples), size=3).tolist()]
         loaded = [first, *(found for found in others if found is not None)]
-        looks = [_look(frame.image, boxes, self._spec, augment, views, random) for frame, boxes in loaded]
+        looks = [_look(frame.image, _boxes(sample), self._spec, augment, views, random) for frame, sample in loaded]
         pixels, boxes = _mosaic(looks, self._spec, random) if len(looks) == 4 else _fitted(*looks[0], self._spec)
         luma = LUMA_BGR if self._spec.color == "bgr" else LUMA_BGR[::-1]
         return troubled(coloured(pixels, augment, luma, random), augment, random), boxes
 
-    def _load(self, index: int) -> tuple[Frame, Boxes] | None:
-        return next(((frame, _boxes(sample)) for frame, sample in labelled_frames([self._samples[index]], self._bad)), None)
-
-    def _batch(self, seen: Sequence[tuple[UInt8, Boxes]]) -> BoxBatch | None:
-        if not seen:
-            return None
-        pixels = torch.from_numpy(np.stack([pixels for pixels, _ in seen])).permute(0, 3, 1, 2).float()
-        most = max(1, *(len(boxes.class_ids) for _, boxes in seen))
-        xyxy = np.zeros((len(seen), most, 4), np.float32)
-        class_ids = np.full((len(seen), most), -1, np.int64)
-        ignored = np.zeros((len(seen), most), np.bool_)
-        for index, (_, boxes) in enumerate(seen):
+    def _labelled(self, images: Tensor, labels: Sequence[Boxes]) -> BoxBatch:
+        most = max(1, *(len(boxes.class_ids) for boxes in labels))
+        xyxy = np.zeros((len(labels), most, 4), np.float32)
+        class_ids = np.full((len(labels), most), -1, np.int64)
+        ignored = np.zeros((len(labels), most), np.bool_)
+        for index, boxes in enumerate(labels):
             count = len(boxes.class_ids)
             xyxy[index, :count], class_ids[index, :count] = boxes.xyxy, boxes.class_ids
             small = (boxes.xyxy[:, 2:] - boxes.xyxy[:, :2] < LEAST_SIDE).any(1)
             ignored[index, :count] = boxes.ignored | small
-        images = (pixels - self._mean) / self._std
         return BoxBatch(images, torch.from_numpy(xyxy), torch.from_numpy(class_ids), torch.from_numpy(ignored))
 
 
