@@ -5,20 +5,19 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-import tempfile
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from edge.bundle import check_target
 from edge.card import FIGURES_OF_TASK, HEADS_OF_TASK, is_name
 from edge.commands import SETTINGS, OneLineCommand, Skipped, fail, speaker, version_option
-from edge.errors import BundleError, DataError, EdgeError, GateError, UsageError
+from edge.errors import DataError, EdgeError, GateError, UsageError
 from edge.lists import is_data_set
 from edge.pictures import read_picture
 from edge.sources.demo import PHOTOS
+from quantize.outputs import check_out, report_path
 
 if TYPE_CHECKING:
     from quantize.build import Built
@@ -33,8 +32,6 @@ BUNDLE_NAME_RULE = "letters, digits, '.', '_' and '-', a letter or digit first, 
 PACKAGES = ("torch", "onnx", "onnxscript", "onnxruntime", "matplotlib", "jinja2")
 MODEL_FILES = (".onnx", ".pt", ".pth", ".pt2", ".tflite")
 TFLITE_PACKAGES = ("litert_torch", "ai_edge_litert", "ai_edge_quantizer")
-LONGEST_FILE_NAME = 240
-"""In bytes; file systems allow 255, and a bundle is written beside its place first."""
 say = speaker(NAME)
 
 
@@ -160,8 +157,8 @@ def main(model: str, data: Path | None, out: Path, name: str | None, **options: 
         raise UsageError(f"--name {name!r}: give {BUNDLE_NAME_RULE}")
     if data is not None and not is_data_set(data):
         raise UsageError(f"--data {data}: no such folder, nor a list of pictures; give labelled pictures")
-    _check_out(out)
-    report = _report_path(options["report"], out)
+    check_out(out)
+    report = report_path(options["report"], out)
     _check_installed(names)
     threads = options["threads"] or len(os.sched_getaffinity(0))
     said = _described(model, options) if model.lower().endswith(MODEL_FILES) else None
@@ -292,44 +289,6 @@ def _chosen(text: str) -> tuple[str, ...]:
             f"there are {', '.join(VARIANTS)}"
         )
     return names
-
-
-def _check_out(out: Path) -> None:
-    """Better refused now than after minutes of work. Raises UsageError or, for a folder of something else, BundleError."""
-    if out.name in ("", "..") or out.suffix not in ("", ".edge"):
-        raise UsageError(f"--out {out}: give NAME.edge, or the name of a folder, without a suffix")
-    refused = f"--out {out}: cannot be written there"
-    if out.suffix == ".edge":
-        if out.is_dir():
-            raise UsageError(f"{refused}: it is a folder; choose another path")
-    else:
-        try:
-            check_target(out)
-        except BundleError as error:
-            raise UsageError(f"--out {error}") from None
-        except OSError as error:
-            raise UsageError(f"{refused}: {error.strerror or error}; choose another path") from None
-    _check_writable(out, refused)
-
-
-def _check_writable(path: Path, refused: str) -> None:
-    if any(len(os.fsencode(part)) > LONGEST_FILE_NAME for part in path.parts):
-        raise UsageError(f"{refused}: a name is longer than {LONGEST_FILE_NAME} bytes; choose a shorter one")
-    parent = next(folder for folder in path.absolute().parents if os.path.exists(folder))
-    try:
-        os.rmdir(tempfile.mkdtemp(dir=parent, prefix=".edge-quantize-"))  # asking for permission alone misses full disks
-    except OSError as error:
-        raise UsageError(f"{refused}: {parent}: {error.strerror or error}; choose another path") from None
-
-
-def _report_path(given: Path | None, out: Path) -> Path:
-    """Where the report goes. Raises UsageError when it cannot."""
-    path = given or out.with_name(f"{out.name.removesuffix('.edge')}.html")
-    if path.suffix not in (".html", ".htm") or path.is_dir():
-        raise UsageError(f"--report {path}: give NAME.html, which is no folder")
-    if given is not None:
-        _check_writable(path, f"--report {path}: cannot be written there")
-    return path
 
 
 def _write_report(built: Built, path: Path) -> None:

@@ -11,10 +11,11 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 from torch.fx import GraphModule
 
-from quantize.float_model import INPUT, FloatModel
+from quantize.float_model import FloatModel
 from quantize.graph import layers, weight_and_bias
 from quantize.onnx_graph import OnnxGraph, layer_name
 from quantize.quiet import quiet
+from train.draft import INPUT
 
 NORMALIZED = "normalized"
 OPSET = 17

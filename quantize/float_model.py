@@ -6,14 +6,12 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from edge.card import ROLES_OF_HEAD, Card, DetectOptions, Golden, InputGeometry, Label, Provenance, TensorInput, Variant
+from edge.card import ROLES_OF_HEAD, Card, DetectOptions, InputGeometry, Label, Variant
 from edge.protocols import Task
 from edge.tasks import TASKS
 from edge.types import Frame, Tensor
+from train.draft import draft_card, no_variant
 from train.models import Classifier, Detector
-
-INPUT = "image"
-"""The name of every variant's input, uint8 [1, h, w, 3]."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -49,17 +47,7 @@ class FloatModel:
 
     def card(self, *variants: Variant) -> Card:
         """Its card with these variants, or, before there are any, with one that stands for none."""
-        return Card(
-            name=self.name,
-            task=self.task,  # type: ignore[arg-type]
-            head=self.head,  # type: ignore[arg-type]
-            detect=self.detect,
-            labels=self.labels,
-            input=self.input,
-            variants=variants or (self._no_variant(),),
-            golden=Golden(sha256="0" * 64, bytes=1),
-            provenance=Provenance(source=self.source, license=self.license, created=""),
-        )
+        return draft_card(self, self.task, self.head, self.detect, *variants)
 
     def task_of(self, variant: Variant) -> Task:
         """The task as the device builds it for this variant."""
@@ -68,22 +56,7 @@ class FloatModel:
 
     def prepare(self, frame: Frame) -> Tensor:
         """What the device feeds to any of its variants."""
-        return self.task_of(self._no_variant()).prepare(frame)
-
-    def _no_variant(self) -> Variant:
-        return Variant(
-            name="none",
-            file="none",
-            engine="onnx",
-            precision="float32",
-            scheme="float32",
-            weight_bits=32,
-            sha256="0" * 64,
-            bytes=1,
-            input=TensorInput(name=INPUT),
-            outputs={role: role for role in ROLES_OF_HEAD[self.head]},
-            tolerance=0.0,
-        )
+        return self.task_of(no_variant(self.head)).prepare(frame)
 
 
 def float_model(made: Classifier | Detector) -> FloatModel:

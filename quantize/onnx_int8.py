@@ -13,9 +13,9 @@ import onnxruntime as ort
 from edge.types import UInt8
 from quantize.calibrate import Function, Observer, sigmoid, silu
 from quantize.export import NORMALIZED, Front, add_front
-from quantize.float_model import INPUT
 from quantize.onnx_graph import OnnxGraph, is_silu
 from quantize.qdq import Affine, Scheme, affine, insert
+from train.draft import INPUT
 
 # 64 * 255 * 2 < 2**15: a pair of products never saturates, on any x86, with or without VNNI
 U8S8 = Scheme("u8s8", signed_activations=False, weight_limit=64, weight_bits=7)

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import shutil
-import sys
 import time
 from collections.abc import Callable
-from contextlib import suppress
 
-from edge.commands import has_terminal
+from edge.commands import has_terminal, rewrite_line
 from edge.errors import one_line
 from quantize.record import Candidate
 
@@ -36,7 +34,7 @@ class Progress:
         filled = round((share or 0.0) * BAR)
         bar = f"[{'#' * filled}{'.' * (BAR - filled)}] " if share is not None else ""
         line = one_line(f"{bar}{text}  {passed // 60}:{passed % 60:02d}, searching for at most {self._budget_s / 60:g} min")
-        _write(line[: shutil.get_terminal_size().columns - 1])
+        rewrite_line(line[: shutil.get_terminal_size().columns - 1])
 
     def candidate(self, candidate: Candidate) -> None:
         """A candidate that was measured."""
@@ -55,10 +53,4 @@ class Progress:
     def done(self) -> None:
         """Clear the line."""
         if has_terminal():
-            _write("")
-
-
-def _write(line: str) -> None:
-    with suppress(OSError, ValueError):
-        sys.stderr.write(f"\r\x1b[K{line}")
-        sys.stderr.flush()
+            rewrite_line("")

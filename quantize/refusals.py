@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from edge.types import UInt8
-from quantize.float_model import INPUT
 from quantize.readback import slowest_operators
 from quantize.record import Candidate
 from quantize.targets import Kind
+from train.draft import INPUT
 
 UNLIKE_DB = 4.0
 """Less of it on pictures that measure than on those that chose says that the two kinds of pictures differ."""

@@ -11,10 +11,10 @@ from edge.card import TensorInput, Variant
 from quantize import onnx_int8, tflite_int8
 from quantize.blocks import Block, blocks
 from quantize.calibrate import silu
-from quantize.float_model import INPUT
 from quantize.onnx_graph import OnnxGraph, operators
 from quantize.qdq import Scheme
 from quantize.workshop import Weights, Workshop
+from train.draft import INPUT
 
 ARM = ("aarch64", "armv7l")
 

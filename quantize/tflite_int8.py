@@ -12,9 +12,9 @@ from edge.types import Float32, UInt8
 from quantize.blocks import tail
 from quantize.calibrate import Function, Observer, Ranges, sigmoid, silu
 from quantize.export import Front
-from quantize.float_model import INPUT
 from quantize.quiet import quiet
 from quantize.tflite_graph import TfliteGraph, parse, serialize
+from train.draft import INPUT
 
 WEIGHT_LIMIT = 127
 

@@ -17,6 +17,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from edge.offload import Offloader
 from edge.oip import NamedTensor, decode_request, encode_response
 
 METADATA = {
@@ -174,3 +175,19 @@ def flaky(every: int, answer: Answer = good, otherwise: Reply = (RESET, b"", {})
     """One in `every` requests is answered, the others fail."""
     counted = itertools.count(1)
     return lambda endpoint, body, headers: answer(endpoint, body, headers) if next(counted) % every == 0 else otherwise
+
+
+@contextmanager
+def opening(model: str = "tiny") -> Iterator[Callable[..., tuple[Offloader, list[str]]]]:
+    """Makes offloaders, which ask for `model`, and closes them in the end; their threads must end, too."""
+    made: list[Offloader] = []
+
+    def make(url: str, model: str = model, **more: Any) -> tuple[Offloader, list[str]]:
+        said: list[str] = []
+        made.append(Offloader(url, model, say=said.append, **more))
+        return made[-1], said
+
+    yield make
+    for offloader in made:
+        offloader.close()
+    assert until(lambda: not any(thread.is_alive() for offloader in made for thread in offloader._threads))

@@ -155,22 +155,6 @@ def asked(url: str, **more: Any) -> tuple[int, list[str]]:
         offloader.close()
 
 
-@contextmanager
-def opening() -> Iterator[Callable[..., tuple[Offloader, list[str]]]]:
-    """Makes offloaders, and closes them in the end; their threads must end, too."""
-    made: list[Offloader] = []
-
-    def make(url: str, **more: Any) -> tuple[Offloader, list[str]]:
-        said: list[str] = []
-        made.append(Offloader(url, "local", say=said.append, **more))
-        return made[-1], said
-
-    yield make
-    for offloader in made:
-        offloader.close()
-    assert until(lambda: not any(thread.is_alive() for offloader in made for thread in offloader._threads))
-
-
 def opened_transport(endpoint: Endpoint) -> GrpcTransport:
     """What asks it, without the offloader."""
     return GrpcTransport(parse_address(endpoint.url(), "x"), Credentials(), connect_s=2.0)

@@ -27,7 +27,7 @@ from edge.offload.transport import ANSWER_LIMIT_BYTES, RequestError, Transport
 from edge.offload.uplink import LADDER
 from edge.oip import HEADER_LENGTH, NamedTensor, encode_response
 from edge.types import Detections, Event
-from tests.endpoint import METADATA, RESET, Endpoint, Reply, fixed, flaky, good, hangs, serving, until
+from tests.endpoint import METADATA, RESET, Endpoint, Reply, fixed, flaky, good, hangs, opening, serving, until
 from tests.samples import detections, event, frame, plain
 
 PATIENCE_S = 20.0
@@ -36,25 +36,8 @@ Opener = Callable[..., tuple[Offloader, list[str]]]
 
 @pytest.fixture
 def opened() -> Iterator[Opener]:
-    """Open offloaders, and close them in the end; their threads must end, too."""
-    made: list[Offloader] = []
-
-    def make(url: str, model: str = "tiny", **more: Any) -> tuple[Offloader, list[str]]:
-        said: list[str] = []
-        made.append(Offloader(url, model, say=said.append, **more))
-        return made[-1], said
-
-    yield make
-    for offloader in made:
-        offloader.close()
-    assert until(lambda: not any(thread.is_alive() for offloader in made for thread in offloader._threads))
-
-
-@pytest.fixture
-def unused_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    with opening() as make:
+        yield make
 
 
 def submit(offloader: Offloader, *sequences: int, scores: tuple[float, ...] = (0.75, 0.125)) -> None:

@@ -19,7 +19,7 @@ from edge.grpc_messages import MESSAGES
 from edge.offload import Offloader
 from edge.offload.address import parse_address
 from edge.offload.transport import ANSWER_LIMIT_BYTES, RequestError
-from tests.endpoint import until
+from tests.endpoint import opening, until
 from tests.grpc_endpoint import (
     OUTPUTS,
     Endpoint,
@@ -29,7 +29,6 @@ from tests.grpc_endpoint import (
     good,
     metadata,
     opened_transport,
-    opening,
     response,
     says,
     serving,
@@ -47,7 +46,7 @@ def no_token_around(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def opened() -> Iterator[Opener]:
-    with opening() as make:
+    with opening("local") as make:
         yield make
 
 

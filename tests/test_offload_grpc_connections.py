@@ -29,15 +29,14 @@ from edge.offload.credentials import Credentials
 from edge.offload.grpc_transport import GrpcTransport
 from edge.offload.spool import Spool
 from edge.offload.transport import RequestError
+from tests.endpoint import opening, until
 from tests.endpoint import serving as serving_http
-from tests.endpoint import until
 from tests.grpc_endpoint import (
     answered,
     asked,
     good,
     hangs,
     opened_transport,
-    opening,
     serving,
     submit,
 )
@@ -52,15 +51,8 @@ def no_token_around(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def opened() -> Iterator[Opener]:
-    with opening() as make:
+    with opening("local") as make:
         yield make
-
-
-@pytest.fixture
-def unused_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def test_refused_then_there(opened: Opener, unused_port: int) -> None:

@@ -23,14 +23,13 @@ from edge.offload.address import parse_address
 from edge.offload.credentials import Credentials
 from edge.offload.transport import RequestError
 from edge.oip import NamedTensor
-from tests.endpoint import until
+from tests.endpoint import opening, until
 from tests.grpc_endpoint import (
     Endpoint,
     answered,
     asked,
     good,
     opened_transport,
-    opening,
     response,
     serving,
     submit,
@@ -51,7 +50,7 @@ def no_token_around(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def opened() -> Iterator[Opener]:
-    with opening() as make:
+    with opening("local") as make:
         yield make
 
 

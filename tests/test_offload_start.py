@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -23,7 +22,7 @@ from edge.offload.spool import Spool, Stored
 from edge.offload.uplink import TYPICAL_BYTES
 from edge.policies import Allowance, Budget, PerFrame
 from edge.types import Classes, Detections
-from tests.endpoint import METADATA, RESET, Endpoint, Reply, fixed, flaky, good, serving, until
+from tests.endpoint import METADATA, RESET, Endpoint, Reply, fixed, flaky, good, opening, serving, until
 from tests.samples import detections, event, frame, picture, plain
 
 Opener = Callable[..., tuple[Offloader, list[str]]]
@@ -34,25 +33,8 @@ TOKEN = "s3cret-t0ken"
 
 @pytest.fixture
 def opened() -> Iterator[Opener]:
-    """Open offloaders, and close them in the end."""
-    made: list[Offloader] = []
-
-    def make(url: str, **more: Any) -> tuple[Offloader, list[str]]:
-        said: list[str] = []
-        made.append(Offloader(url, "tiny", say=said.append, **more))
-        return made[-1], said
-
-    yield make
-    for offloader in made:
-        offloader.close()
-    assert until(lambda: not any(thread.is_alive() for offloader in made for thread in offloader._threads))
-
-
-@pytest.fixture
-def unused_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    with opening() as make:
+        yield make
 
 
 def told(offloader: Offloader) -> list[tuple[str, str, str]]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ import click
 import msgspec
 
 from edge.card import Label
-from edge.commands import SETTINGS, OneLineCommand, has_terminal, speaker
+from edge.commands import SETTINGS, OneLineCommand, has_terminal, rewrite_line, speaker
 from edge.errors import UsageError, one_line
 from edge.label_files import read_text
 from edge.lists import place_of, write_list
@@ -143,18 +142,12 @@ class _Meter:
         if not has_terminal() or now_s - self._shown_s < PERIOD_S or (not self._shown and passed_s + left_s < PATIENCE_S):
             return
         self._shown_s, self._shown = now_s, True
-        _rewrite(f"{done} of {total} pictures read, {int(left_s) // 60}:{int(left_s) % 60:02d} left")
+        rewrite_line(f"{done} of {total} pictures read, {int(left_s) // 60}:{int(left_s) % 60:02d} left")
 
     def done(self) -> None:
         """Clear the line."""
         if self._shown:
-            _rewrite("")
-
-
-def _rewrite(line: str) -> None:
-    with suppress(OSError, ValueError):
-        sys.stderr.write(f"\r\x1b[K{line}")
-        sys.stderr.flush()
+            rewrite_line("")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from edge.boxes_data import BoxSample
-from edge.card import ROLES_OF_HEAD, Card, Golden, Label, Provenance, TensorInput, Variant
+from edge.card import ROLES_OF_HEAD, Card, Label
 from edge.classification_metrics import Tally
 from edge.datasets import Sample, labelled_frames
 from edge.detection_metrics import detection_tally
@@ -25,6 +25,7 @@ from edge.tasks.classify import Classify
 from edge.tasks.detect import Detect
 from edge.types import Detections, Float32, Int64, Outputs, Tensor
 from train.batches import ahead
+from train.draft import draft_card
 from train.models import Classifier, Detector
 
 Say: TypeAlias = Callable[[str], None]
@@ -133,32 +134,9 @@ def of_bundle(
 
 def card_of(model: Classifier | Detector) -> Card:
     """The card of what has not been exported, with one variant that stands for the network itself."""
-    is_detector = isinstance(model, Detector)
-    head = model.head if isinstance(model, Detector) else "softmax"
-    network = Variant(
-        name="network",
-        file="none",
-        engine="onnx",
-        precision="float32",
-        scheme="float32",
-        weight_bits=32,
-        sha256="0" * 64,
-        bytes=1,
-        input=TensorInput(name="image"),
-        outputs={role: role for role in ROLES_OF_HEAD[head]},
-        tolerance=0.0,
-    )
-    return Card(
-        name=model.name,
-        task="detect" if is_detector else "classify",
-        head=head,  # type: ignore[arg-type]
-        detect=model.options if isinstance(model, Detector) else None,
-        labels=model.labels,
-        input=model.input,
-        variants=(network,),
-        golden=Golden(sha256="0" * 64, bytes=1),
-        provenance=Provenance(source=model.source, license=model.license, created=""),
-    )
+    if isinstance(model, Detector):
+        return draft_card(model, "detect", model.head, model.options)
+    return draft_card(model, "classify", "softmax", None)
 
 
 def _network(model: Classifier | Detector, card: Card) -> Run:

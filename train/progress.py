@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import shutil
-import sys
 import time
 from collections.abc import Callable
-from contextlib import suppress
 
-from edge.commands import has_terminal
+from edge.commands import has_terminal, rewrite_line
 from train.loop import Progress, Row
 
 PERIOD_S = 0.2
@@ -32,7 +30,7 @@ class Meter:
         self._shown_s = now_s
         filled = round(told.done * BAR)
         text = f"[{'#' * filled}{'.' * (BAR - filled)}] step {told.step}, loss {told.loss:.3f}{self._left(told)}"
-        _write(text[: shutil.get_terminal_size().columns - 1])
+        rewrite_line(text[: shutil.get_terminal_size().columns - 1])
 
     def epoch(self, row: Row) -> None:
         """An epoch was measured."""
@@ -42,7 +40,7 @@ class Meter:
     def done(self) -> None:
         """Clear the line."""
         if has_terminal():
-            _write("")
+            rewrite_line("")
 
     def _left(self, told: Progress) -> str:
         """By the speed since this process began: an earlier one may have had another machine."""
@@ -56,9 +54,3 @@ def clock(seconds: float) -> str:
     minutes, rest = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
-
-
-def _write(line: str) -> None:
-    with suppress(OSError, ValueError):
-        sys.stderr.write(f"\r\x1b[K{line}")
-        sys.stderr.flush()

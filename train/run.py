@@ -32,8 +32,7 @@ from train.models import Classifier, Detector
 from train.recipe import Recipe
 from train.shard_cache import ShardCache
 from train.shard_sets import is_shards
-from train.shards import Shards
-from train.sources import PARTS, Parts, open_data
+from train.sources import PARTS, Parts, label_counts, open_data
 from train.start import Choice, start
 from train.weights import read_state, take
 
@@ -97,7 +96,7 @@ def cache_of(plan: Plan) -> ShardCache | None:
 def write_lists(folder: Path, plan: Plan, parts: Parts) -> None:
     """Note which pictures do what; shards say it themselves. Raises DataError for a name that cannot be noted."""
     folder.mkdir(parents=True, exist_ok=True)
-    if any(is_shards(data) for data in plan.data):
+    if _in_shards(plan):
         return
     root = Path(os.path.commonpath([os.path.abspath(place_of(Path(data)).folder) for data in plan.data]))
     try:
@@ -111,7 +110,7 @@ def write_lists(folder: Path, plan: Plan, parts: Parts) -> None:
 
 def fingerprint(plan: Plan, parts: Parts) -> str:
     """A hash over the names, parts and labels of all pictures; "" of shards."""
-    if any(is_shards(data) for data in plan.data):
+    if _in_shards(plan):
         return ""
     hashed = hashlib.sha256()
     for part, pictures in zip(PARTS, (parts.fit, parts.val), strict=True):
@@ -121,13 +120,17 @@ def fingerprint(plan: Plan, parts: Parts) -> str:
     return hashed.hexdigest()
 
 
+def _in_shards(plan: Plan) -> bool:
+    return any(is_shards(data) for data in plan.data)
+
+
 def _boxes_text(picture: BoxSample) -> str:
     return f"{picture.boxes_xyxy.tolist()} {picture.class_ids.tolist()} {picture.ignored.tolist()}"
 
 
 def read_parts(folder: Path, plan: Plan) -> Parts:
     """The pictures that the run learns from and those it is measured on, with their labels. Raises DataError."""
-    if any(is_shards(data) for data in plan.data):
+    if _in_shards(plan):
         return open_data(plan.data, plan.labels, plan.task, cache_of(plan), share=0, count=None, seed=0, say=lambda line: None)
     found: list[list[Picture]] = []
     parts = [parts_of(Path(data), plan.labels, plan.task) for data in plan.data]
@@ -189,19 +192,5 @@ def data_name(plan: Plan) -> str:
 
 def counts(plan: Plan, parts: dict[str, Sequence[Picture]]) -> dict[str, dict[str, int]]:
     """Part → label id → how many pictures, or objects, it has there."""
-    found = {part: {label.id: 0 for label in plan.labels} for part in parts}
-    for part, pictures in parts.items():
-        known = pictures.label_counts() if isinstance(pictures, Shards) else None
-        if known is not None:  # without looking into them
-            found[part] = {label.id: int(count) for label, count in zip(plan.labels, known, strict=True)}
-            continue
-        for picture in pictures:
-            ids = [picture.class_id] if isinstance(picture, Sample) else _objects(picture)
-            for class_id in ids:
-                found[part][plan.labels[class_id].id] += 1
-    return found
-
-
-def _objects(picture: BoxSample) -> list[int]:
-    ids: list[int] = picture.class_ids[~picture.ignored].tolist()
-    return ids
+    ids = [label.id for label in plan.labels]
+    return {part: dict(zip(ids, label_counts(pictures, len(ids)).tolist(), strict=True)) for part, pictures in parts.items()}

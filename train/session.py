@@ -48,8 +48,7 @@ from train.run import (
     write_lists,
     write_plan,
 )
-from train.shards import Shards
-from train.sources import open_data, without_learned
+from train.sources import Parts, label_counts, open_data, without_learned
 from train.start import start
 from train.summary import Facts
 from train.teacher import teacher_of
@@ -81,33 +80,10 @@ def run_session(
     bad = Skipped(tell)
     checkpoint = out / CHECKPOINT
     fresh = not (resume and checkpoint.exists())
-    if plan.recipe.batch % team.world or plan.recipe.accumulate > plan.recipe.batch // team.world:
-        processes = counted(team.world, "process", "processes")
-        raise UsageError(
-            f"--batch {plan.recipe.batch}, --accumulate {plan.recipe.accumulate}: each of {processes} needs as many pictures "
-            "as the others, one a part at least; change one of them"
-        )
+    _check_batch(plan, team)
     with seeded(plan.recipe.seed):
         model = start(plan.choice, plan.labels, plan.task, weighted=fresh, trust=trust)
-    parts = (
-        read_parts(out, plan)
-        if resume
-        else open_data(
-            plan.data,
-            plan.labels,
-            plan.task,
-            cache_of(plan),
-            share=split[0],
-            count=split[1],
-            seed=plan.recipe.seed,
-            say=tell,
-        )
-    )
-    former = Path(plan.choice.weights)
-    if resume and fingerprint(plan, parts) != plan.pictures:
-        raise DataError(f"{out}: pictures or labels are not what the run began with, so it cannot go on exactly; train again")
-    if not resume and is_run(former):
-        parts = without_learned(parts, read_parts(former, read_plan(former)).fit, tell)
+    parts = _resumed(plan, out) if resume else _opened(plan, split, tell)
     fit, val = parts.fit, parts.val
     asked = plan.recipe.batch
     if not resume and asked > len(fit) >= team.world:
@@ -156,6 +132,34 @@ def run_session(
     return 0
 
 
+def _check_batch(plan: Plan, team: Team) -> None:
+    """Raise UsageError for a batch that the processes cannot share evenly, or not in as many parts."""
+    recipe = plan.recipe
+    if recipe.batch % team.world or recipe.accumulate > recipe.batch // team.world:
+        processes = counted(team.world, "process", "processes")
+        raise UsageError(
+            f"--batch {recipe.batch}, --accumulate {recipe.accumulate}: each of {processes} needs as many pictures "
+            "as the others, one a part at least; change one of them"
+        )
+
+
+def _resumed(plan: Plan, out: Path) -> Parts:
+    """The pictures as the run has noted them. Raises DataError where they are not what they were."""
+    parts = read_parts(out, plan)
+    if fingerprint(plan, parts) != plan.pictures:
+        raise DataError(f"{out}: pictures or labels are not what the run began with, so it cannot go on exactly; train again")
+    return parts
+
+
+def _opened(plan: Plan, split: tuple[float, int | None], say: Say) -> Parts:
+    """The data's pictures, none to measure with that a run to start from has learned."""
+    share, count = split
+    cache, seed = cache_of(plan), plan.recipe.seed
+    parts = open_data(plan.data, plan.labels, plan.task, cache, share=share, count=count, seed=seed, say=say)
+    former = Path(plan.choice.weights)
+    return without_learned(parts, read_parts(former, read_plan(former)).fit, say) if is_run(former) else parts
+
+
 def _job(
     plan: Plan, model: Classifier | Detector, fit: Sequence[Picture], val: Sequence[Picture], team: Team, bad: Say, trust: bool
 ) -> Job[Any]:
@@ -169,11 +173,7 @@ def _job(
 
 def _class_weights(plan: Plan, fit: Sequence[Sample]) -> Tensor:
     """What makes every class weigh the same: n / (classes * n of the class), 1 for one without pictures."""
-    known = fit.label_counts() if isinstance(fit, Shards) else None
-    if known is not None:
-        found = torch.from_numpy(known).double()
-    else:
-        found = torch.bincount(torch.tensor([sample.class_id for sample in fit]), minlength=len(plan.labels)).double()
+    found = torch.from_numpy(label_counts(fit, len(plan.labels))).double()
     return torch.where(found > 0, len(fit) / (len(plan.labels) * found.clamp_min(1)), 1.0).float()
 
 

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias
 
+import numpy as np
+
 from edge.boxes_data import BoxSample
 from edge.card import Label
-from edge.datasets import name_key
+from edge.datasets import Sample, name_key
 from edge.errors import DataError, UsageError
 from edge.layouts import Picture, Task, labels_of, parts_of, task_of
 from edge.lists import is_data_set
+from edge.types import Int64
+from train.duplicates import content_key
 from train.shard_cache import ShardCache, is_url
 from train.shard_sets import is_shards, open_shards
+from train.shards import Shards
 from train.split import split
 
 Say: TypeAlias = Callable[[str], None]
@@ -103,6 +107,15 @@ def open_data(
     return Parts(fit if len(data) == 1 else _not_in(val, fit, say), val)
 
 
+def label_counts(pictures: Sequence[Picture], classes: int) -> Int64:
+    """How many pictures, or objects that count, each class has [classes]; of shards, as their index says where it does."""
+    known = pictures.label_counts() if isinstance(pictures, Shards) else None
+    if known is not None:
+        return known
+    ids = [np.array([one.class_id]) if isinstance(one, Sample) else one.class_ids[~one.ignored] for one in pictures]
+    return np.bincount(np.concatenate([np.zeros(0, np.int64), *ids]), minlength=classes)
+
+
 def _not_in(val: Sequence[Picture], fit: Sequence[Picture], say: Say) -> list[Picture]:
     """The pictures to learn from of several data sets without exact copies of those that one of them measures with."""
     measured = {picture_hash(picture.path) for picture in val}
@@ -115,7 +128,7 @@ def _not_in(val: Sequence[Picture], fit: Sequence[Picture], say: Say) -> list[Pi
 def picture_hash(path: Path) -> bytes:
     """What makes a file the same as another; of one that cannot be read, its path."""
     try:
-        return hashlib.sha256(path.read_bytes()).digest()
+        return content_key(path.read_bytes())
     except OSError:
         return os.fsencode(path)
 

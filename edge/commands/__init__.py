@@ -90,6 +90,13 @@ def has_terminal() -> bool:
     return sys.stderr is not None and sys.stderr.isatty() and os.environ.get("TERM", "dumb") != "dumb"
 
 
+def rewrite_line(line: str) -> None:
+    """Let a line stand in the place of the last one on the terminal; "" clears it."""
+    with suppress(OSError, ValueError):  # nobody listens any more: that ends nothing
+        sys.stderr.write(f"\r\x1b[K{line}")
+        sys.stderr.flush()
+
+
 def fail(name: str, line: str, code: int) -> NoReturn:
     """Say one line on standard error and exit."""
     speaker(name)(line)

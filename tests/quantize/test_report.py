@@ -8,7 +8,6 @@ import re
 import subprocess
 import sys
 from functools import cache
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -34,9 +33,9 @@ from quantize.record import (
 from quantize.report import printable, render, write_report
 from quantize.table import rows, summary_lines
 from quantize.verdict import headline, status, verdict
+from tests.html_page import Page
 
 HOSTILE = "\"><script>alert(1)</script>&'\x00\u202e"
-VOID = {"meta", "img", "br", "link", "input", "hr"}
 
 
 def demo(**changes: Any) -> Record:
@@ -123,40 +122,6 @@ def bare(**changes: Any) -> Record:
         split={},
         **changes,
     )
-
-
-class Page(HTMLParser):
-    """The elements of a page, that they are nested properly, and its text by element id's section."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.elements: list[tuple[str, dict[str, str | None]]] = []
-        self.text: list[str] = []
-        self.feed(text)
-        assert self.open == []
-
-    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
-        self.elements.append((tag, dict(attributes)))
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
-        self.elements.append((tag, dict(attributes)))
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        if self.open and self.open[-1] not in ("script", "style"):
-            self.text.append(data)
-
-    def all(self, tag: str) -> list[dict[str, str | None]]:
-        return [attributes for name, attributes in self.elements if name == tag]
-
-    @property
-    def words(self) -> str:
-        return " ".join(" ".join(self.text).split())
 
 
 def page(record: Record) -> Page:

@@ -282,26 +282,13 @@ def test_killed_at_any_moment_the_final_weights_are_the_uninterrupted_ones(tmp_p
 
 
 @pytest.mark.slow
-def test_two_processes_give_the_loss_of_one(tmp_path: Path) -> None:
+def test_two_processes_give_the_loss_of_one(tmp_path: Path, unused_port: int) -> None:
     one, two = tmp_path / "one", tmp_path / "two"
     assert run_program(tmp_path, "linear", str(one), "0").wait(120) == 0
-    shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0", "GLOO_SOCKET_IFNAME": "lo"}
-    port = free_port()
-    processes = [
-        run_program(tmp_path, "linear", str(two), "0", environment=shared | {"RANK": str(rank), "MASTER_PORT": str(port)})
-        for rank in range(2)
-    ]
+    shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(unused_port), "GLOO_SOCKET_IFNAME": "lo"}
+    processes = [run_program(tmp_path, "linear", str(two), "0", environment=shared | {"RANK": str(rank)}) for rank in range(2)]
     assert [process.wait(120) for process in processes] == [0, 0]
     (alone, history), (first, told), (second, _) = (result(Path(name)) for name in (f"{one}.0", f"{two}.0", f"{two}.1"))
     assert same(first, second)
     assert same(first, alone, 1e-5)
     assert [row[1:] for row in told] == [pytest.approx(row[1:], rel=1e-4) for row in history]
-
-
-def free_port() -> int:
-    import socket
-
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port

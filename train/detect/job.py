@@ -16,7 +16,7 @@ from train.detect.pictures import BoxBatch, BoxPictures, Views
 from train.evaluation import of_network
 from train.models import Detector
 from train.recipe import Recipe
-from train.shards import Shards
+from train.sources import label_counts
 from train.team import Team
 
 STATISTICS_PICTURES = 256
@@ -44,8 +44,7 @@ class DetectionJob:
         self._pictures = BoxPictures(samples, detector.input, detector.mean, detector.std, bad)
         self._grids: dict[tuple[tuple[int, int], torch.device], Grid] = {}
         # a number of the data set's and not of the batch's, so that a mean over parts of a batch is the batch's
-        known = samples.label_counts() if isinstance(samples, Shards) else None  # without looking into them
-        objects = sum(int((~sample.ignored).sum()) for sample in samples) if known is None else int(known.sum())
+        objects = int(label_counts(samples, len(detector.labels)).sum())
         self._objects = max(1.0, objects / max(1, len(samples)))
 
     def batches_an_epoch(self) -> int:
