@@ -80,6 +80,8 @@ def serving(
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        failed = False
+        """Whether this connection had an error of the server's own; as ASGI servers, it takes nothing more then."""
 
         def do_GET(self) -> None:
             if self.path.endswith("/v2"):
@@ -95,7 +97,8 @@ def serving(
             self._send(endpoint.answer(endpoint, body, dict(self.headers)))
 
         def _send(self, reply: Reply) -> None:
-            status, body, headers = reply
+            status, body, headers = (RESET, b"", {}) if self.failed else reply
+            self.failed = status >= 500 and status != 503
             try:
                 if status == RESET:
                     self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

@@ -82,8 +82,7 @@ class Endpoint:
         self._wait = wait
         self._transport = open_transport(address, credentials, connections, deadline_s)
         self._served: Served | None = None
-        self._binary: bool | None = None
-        """Whether tensors are sent as binary data rather than as JSON or typed contents; None: not known yet."""
+        self._found_out: tuple[Served, bool] | None = None
         self._asking_metadata = threading.Lock()
         self._counting = threading.Lock()
 
@@ -199,17 +198,27 @@ class Endpoint:
 
     def _infer(self, request: Request, served: Served, until_s: float) -> Reply | GrpcReply:
         """One request; where another server than edge-cloud refuses the first picture as binary data, in the other way too."""
-        first = self._binary is None and not served.ours and request.tensor.datatype == "BYTES"
+        binary = True if served.ours or request.tensor.datatype != "BYTES" else self._binary_to(served)
+        if binary is not None:
+            return self._sent(request, until_s, binary=binary)
         try:
-            reply = self._sent(request, until_s, binary=self._binary is not False)
-            self._binary = self._binary is not False
+            reply, binary = self._sent(request, until_s, binary=True), True
         except RequestError as error:
-            if not first or error.status not in NO_BINARY:
+            if error.status not in NO_BINARY:
                 raise
-            self._binary = True  # unless the other is taken
-            reply = self._sent(request, until_s, binary=False)
-            self._binary = False
+            try:
+                reply, binary = self._sent(request, until_s, binary=False), False
+            except RequestError as error:
+                if error.status and self._binary_to(served) is None:
+                    self._found_out = served, True  # it is not the form that it refuses
+                raise
+        self._found_out = served, binary
         return reply
+
+    def _binary_to(self, served: Served) -> bool | None:
+        """Whether pictures go to this server as binary data rather than as JSON or typed contents; None: not known yet."""
+        known = self._found_out
+        return known[1] if known and known[0] is served else None
 
     def _sent(self, request: Request, until_s: float, *, binary: bool) -> Reply | GrpcReply:
         """One request, whose bytes count where the endpoint had them."""
@@ -242,7 +251,6 @@ class Endpoint:
         with self._asking_metadata:
             if self._served is None:
                 self._transport.renew_token()
-                self._binary = None
                 try:
                     self._served = self._transport.served(until_s)
                 except OffloadError as error:

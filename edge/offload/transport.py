@@ -158,12 +158,15 @@ class Transport:
             )
         except urllib3.exceptions.HTTPError as error:
             raise self._broken(error, until_s, left_s, answered=False) from None
+        connection = response.connection
         try:
             with punctual(response):
                 data = self._read(response, until_s, left_s)
         except urllib3.exceptions.HTTPError as error:
             response.close()
             raise self._broken(error, until_s, left_s, answered=True) from None
+        if response.status >= 500 and response.status not in BUSY and connection:
+            connection.close()  # servers hang up after an error of their own, often a moment after saying it
         if response.status != 200:
             raise self._status(response.status, response.headers.get("Retry-After", ""), path, data)
         if self._token is not None and self._token.encode() in data:
