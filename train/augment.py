@@ -55,10 +55,9 @@ def coloured(
 ) -> UInt8:
     """A picture [h, w, 3] with another exposure, white balance and saturation; `luma` weighs its channels."""
     gain = 2 ** (random.uniform(-augment.exposure, augment.exposure) + random.uniform(-augment.balance, augment.balance, 3))
-    colours = pixels * gain.astype(np.float32)
-    grey = (colours @ luma)[..., np.newaxis]
-    colours = grey + (colours - grey) * np.float32(1 + random.uniform(-augment.saturation, augment.saturation))
-    changed: UInt8 = np.clip(np.rint(colours), 0, 255).astype(np.uint8)
+    saturation = 1 + random.uniform(-augment.saturation, augment.saturation)
+    mix = saturation * np.eye(3) + (1 - saturation) * np.tile(luma, (3, 1))
+    changed: UInt8 = cv2.transform(pixels, mix * gain)  # type: ignore[assignment]
     return changed
 
 

@@ -10,13 +10,14 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from typing import Any, Generic, Protocol, TypeVar, overload, runtime_checkable
 
+import cv2
 import numpy as np
 import torch
 from torch import Tensor
 
 from edge.card import InputGeometry
 from edge.datasets import HasPath, labelled_frames
-from edge.types import Frame, Int64, UInt8
+from edge.types import Float32, Frame, Int64, UInt8
 
 S = TypeVar("S")
 P = TypeVar("P", bound=HasPath)
@@ -43,8 +44,9 @@ class Batches(ABC, Generic[P, L, B]):
     ) -> None:
         self._samples = samples
         self._spec = spec
-        self._mean = torch.tensor(mean, dtype=torch.float32).reshape(1, 3, 1, 1)
-        self._std = torch.tensor(std, dtype=torch.float32).reshape(1, 3, 1, 1)
+        levels = torch.arange(256, dtype=torch.float32).reshape(1, 256, 1)
+        self._normalized: Float32 = ((levels - torch.tensor(mean)) / torch.tensor(std)).numpy()
+        """What each of the 256 levels becomes in each channel [1, 256, 3]: torch would wake its threads for a subtraction."""
         self._bad = bad
 
     @abstractmethod
@@ -106,8 +108,8 @@ class Batches(ABC, Generic[P, L, B]):
     def _batch(self, seen: Sequence[tuple[UInt8, L]]) -> B | None:
         if not seen:
             return None
-        pixels = torch.from_numpy(np.stack([pixels for pixels, _ in seen])).permute(0, 3, 1, 2).float()
-        return self._labelled((pixels - self._mean) / self._std, [label for _, label in seen])
+        images = np.stack([cv2.LUT(pixels, self._normalized) for pixels, _ in seen])
+        return self._labelled(torch.from_numpy(images).permute(0, 3, 1, 2), [label for _, label in seen])
 
 
 @runtime_checkable
