@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,8 @@ import msgspec
 import numpy as np
 import pytest
 
-from devices import Board
+from devices.board import Cluster
+from devices.generic import ARM64, X86_64
 from edge.bundle import open_bundle
 from edge.card import Variant
 from edge.engines import EXTRAS, EngineOptions
@@ -19,8 +21,8 @@ from edge.model import Model, load_variant, open_model, preference
 from tests.samples import entries_of, frame, golden_arrays, with_card, with_expected, with_file, write_entries
 from tests.tiny import tiny_bundle, tiny_onnx
 
-X86 = Board("x", "x86_64", 4, 2, True)
-ARM = Board("arm", "aarch64", 4, 3, False)
+X86 = replace(X86_64, clusters=(Cluster("x", 4, 3000),), threads=2)
+ARM = replace(ARM64, clusters=(Cluster("arm", 4, 1500),), threads=3)
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from devices.board import processor
+from devices import processor
 from edge import __version__
 from edge.calibration import expected_calibration_error, reliability
 from edge.card import Label
