@@ -4,7 +4,7 @@ EDGE_DATA ?= ../shared/data
 PIP = .venv/bin/pip install --quiet --disable-pip-version-check
 export EDGE_DATA
 
-.PHONY: help demo test lint format quantize default-model docs bench soak wheel test-integration camera arm64 arm64-root clean
+.PHONY: help demo test lint format quantize default-model docs bench soak wheel wheelhouse test-integration camera arm64 arm64-root clean
 
 help:  ## this list
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -62,6 +62,10 @@ soak: .venv/dev  ## half an hour of cameras that keep failing: nothing may grow
 
 wheel: .venv/dev  ## dist/: source archive and wheel, the default bundle in it
 	.venv/bin/python -m build --quiet  # the wheel from the source archive, so that nothing stale in build/ gets in
+
+wheelhouse: wheel  ## build/wheelhouse-BOARD/: what BOARD=raspberry-pi-4 installs from without a network (docs/install.md)
+	@.venv/bin/python -m devices.wheelhouse "$(BOARD)" --extras "$(EXTRAS)" --system "$(SYSTEM)" --constraints constraints.txt \
+		--python-version "$(if $(filter command,$(origin PYTHON_VERSION)),$(PYTHON_VERSION))" --wheel "$$(ls -t dist/edge_run-*.whl | head -1)"
 
 test-integration: .venv/dev  ## the wheel in fresh environments, the real quantization, RTSP, a short soak; the package index, apt
 	tests/integration/apt.sh
