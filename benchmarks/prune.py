@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import argparse
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -33,7 +35,7 @@ from quantize.targets import Settings
 from train.finetune import Progress, accuracy
 from train.models import Classifier
 from train.pictures import Pictures
-from train.transfer import transfer
+from train.run import MODEL, is_run, load_run
 
 CALIBRATION_PICTURES = 128
 THREADS = 2
@@ -85,9 +87,7 @@ def main() -> None:
 def compare(data: Path, wanted: str, minutes: float | None, cache: Path) -> None:
     """Make or load both networks and print the table."""
     cache.mkdir(parents=True, exist_ok=True)
-    whole: Classifier = cached(
-        cache / "whole.pt", lambda: transfer("efficientnet-lite0", data=data, say=say, progress=teller())
-    )
+    whole = taught(data, cache / "whole")
     train, val = (class_folders(data / part, whole.labels) for part in ("train", "val"))
     model = float_model(whole)
     calibration = [model.prepare(frame).data for frame, _ in labelled_frames(shuffled(train)[:CALIBRATION_PICTURES], say)]
@@ -113,6 +113,16 @@ def compare(data: Path, wanted: str, minutes: float | None, cache: Path) -> None
             f"| {fast.ratio:.2f}x as fast ({fast.low:.2f} to {fast.high:.2f}) |"
         )
         print(f"| {name} MB | {len(a[0]) / 1e6:.2f} | {len(b[0]) / 1e6:.2f} | {len(b[0]) / len(a[0]):.2f}x |", flush=True)
+
+
+def taught(data: Path, run: Path) -> Classifier:
+    """What edge-train makes of the data, in a run that is gone on from or used again."""
+    if not (run / MODEL).is_file():
+        begun = ["--resume"] if is_run(run) else ["--data", str(data)]
+        subprocess.run([sys.executable, "-m", "train.cli", *begun, "--out", str(run), "--threads", str(THREADS)], check=True)
+    model = load_run(run)
+    assert isinstance(model, Classifier)
+    return model
 
 
 def row(what: str, before: float, after: float) -> None:

@@ -23,13 +23,13 @@ from torch.nn import functional
 from edge.layouts import labels_of, parts_of
 from train.augment import AUGMENTS
 from train.finetune import ClassifierJob
+from train.heads import replace_head
 from train.loop import Progress, train
 from train.models import pretrained
 from train.pictures import Batch, Pictures
 from train.recipe import Recipe
 from train.recipes import RECIPES
 from train.team import assembled
-from train.transfer import replace_head
 
 
 def main() -> None:

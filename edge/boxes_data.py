@@ -17,7 +17,7 @@ import msgspec
 import numpy as np
 
 from edge.card import Label
-from edge.datasets import PICTURES, label_index, name_key, picture_files
+from edge.datasets import PICTURES, VAL_FOLDERS, label_index, name_key, part_folder, picture_files
 from edge.errors import DataError
 from edge.label_files import parse_xml, read_text, yolo_class_names, yolo_names_file
 from edge.label_notes import LabelNotes
@@ -80,8 +80,8 @@ def labelled_boxes(
 
     if is_kept(place.folder):
         return [sample for sample in kept_boxes(place.folder, labels) if place.keeps(sample.path)]
-    if split is not None and os.path.isdir(place.folder / split) and not os.path.isdir(place.folder / "images"):
-        place = Place(place.folder / split, place.kept)
+    if split is not None and not os.path.isdir(place.folder / "images"):
+        place = Place(_part(place.folder, split), place.kept)
     for layout in (_coco, _voc, _yolo):
         samples = layout(place, labels, split, notes or LabelNotes())
         if samples:
@@ -92,6 +92,12 @@ def labelled_boxes(
         f"{folder}: no labelled boxes found; expected images/ beside labels/*.txt (YOLO), annotations/*.json (COCO) or "
         "annotations/*.xml (VOC)"
     )
+
+
+def _part(folder: Path, split: Split) -> Path:
+    """The folder of a part, or all of it where it names none."""
+    part = part_folder(folder, split)
+    return part if os.path.isdir(part) else folder
 
 
 def _sample(path: Path, objects: Iterable[_Object], notes: LabelNotes, size_wh: tuple[int, int] | None = None) -> BoxSample:
@@ -112,8 +118,8 @@ def _sample(path: Path, objects: Iterable[_Object], notes: LabelNotes, size_wh: 
 def _yolo(place: Place, labels: Sequence[Label], split: Split | None, notes: LabelNotes) -> list[BoxSample]:
     folder = place.folder
     images = folder / "images" if os.path.isdir(folder / "images") else folder
-    if split is not None and os.path.isdir(images / split):
-        images = images / split
+    if split is not None:
+        images = _part(images, split)
     pairs = [(path, _yolo_label(path, folder)) for path in picture_files(images) if place.keeps(path)]
     if not any(os.path.isfile(label) for _, label in pairs):
         return []
@@ -307,8 +313,9 @@ def _coco_folder(path: Path, folder: Path, first: str) -> Path:
 def _voc(place: Place, labels: Sequence[Label], split: Split | None, notes: LabelNotes) -> list[BoxSample]:
     folder = place.folder
     files = voc_files(folder)
-    chosen = folder / "ImageSets" / "Main" / f"{split}.txt"
-    if files and os.path.isfile(chosen):
+    names = [folder / "ImageSets" / "Main" / f"{name}.txt" for name in (VAL_FOLDERS if split == "val" else (split,))]
+    chosen = next((path for path in names if os.path.isfile(path)), None)
+    if files and chosen is not None:
         stems = {line.split()[0] for line in read_text(chosen).splitlines() if line.strip()}
         files = [path for path in files if path.stem in stems]
     pictures = {path.stem: path for name in PICTURE_FOLDERS if files for path in _pictures_in(folder / name)}

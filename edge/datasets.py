@@ -16,6 +16,8 @@ from edge.pictures import read_picture
 from edge.types import Frame, UInt8
 
 PICTURES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
+VAL_FOLDERS = ("val", "valid", "validation")
+"""What the folder to measure with is called: by most, by Roboflow's exports, and by Keras's tutorials."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,14 +91,20 @@ def class_names(folder: Path) -> list[str]:
 
 
 def has_parts(folder: Path) -> bool:
-    """Whether a data set has the folders `train` and `val`."""
-    place = place_of(folder).folder
-    return os.path.isdir(place / "val") and os.path.isdir(place / "train")
+    """Whether a data set has the folders `train` and `val`, or another of VAL_FOLDERS."""
+    root = place_of(folder).folder
+    return os.path.isdir(root / "train") and any(os.path.isdir(root / name) for name in VAL_FOLDERS)
+
+
+def part_folder(folder: Path, part: str) -> Path:
+    """A part of a data set or list: its `train`, or of VAL_FOLDERS the first that it has; FOLDER/PART where it has none."""
+    root, names = place_of(folder).folder, VAL_FOLDERS if part == "val" else (part,)
+    return folder / next((name for name in names if os.path.isdir(root / name)), part)
 
 
 def evaluation_split(folder: Path) -> Path:
     """The part of a dataset to measure on: its `val` folder where it has one beside `train`, else all of it."""
-    return folder / "val" if has_parts(folder) else folder
+    return part_folder(folder, "val") if has_parts(folder) else folder
 
 
 def frames(samples: Iterable[Sample], bad: Callable[[str], None]) -> Iterator[tuple[Frame, int]]:

@@ -10,7 +10,7 @@ from typing import Literal, TypeAlias
 
 from edge.boxes_data import BoxSample, coco_categories, coco_files, labelled_boxes, voc_files, voc_names
 from edge.card import Label
-from edge.datasets import Sample, class_folders, class_names, has_parts, picture_files
+from edge.datasets import VAL_FOLDERS, Sample, class_folders, class_names, has_parts, part_folder, picture_files
 from edge.errors import DataError
 from edge.kept import is_kept, kept_labels, kept_pictures
 from edge.label_files import read_text, yolo_class_names, yolo_names_file
@@ -20,7 +20,7 @@ Task: TypeAlias = Literal["classify", "detect"]
 Picture: TypeAlias = Sample | BoxSample
 """A labelled picture of either task."""
 PARTS = ("train", "val")
-OTHER_PARTS = frozenset({*PARTS, "test", "valid", "validation", "training", "testing"})
+OTHER_PARTS = frozenset({*PARTS, *VAL_FOLDERS, "test", "training", "testing"})
 """Folders that are parts of a data set and no classes, whatever their case."""
 LOOKED_AT = 200
 """Pictures beside which a YOLO label is looked for before a folder is taken for class folders."""
@@ -63,7 +63,8 @@ def parts_of(data: Path, labels: Sequence[Label], task: Task) -> tuple[list[Pict
     if task == "classify":
         if not has_parts(data):
             return list(class_folders(data, labels)), None
-        return list(class_folders(data / "train", labels)), list(class_folders(data / "val", labels))
+        fit, measure = (class_folders(part_folder(data, part), labels) for part in PARTS)
+        return list(fit), list(measure)
     train, val = labelled_boxes(data, labels, "train"), labelled_boxes(data, labels, "val")
     if {sample.path for sample in train}.isdisjoint(sample.path for sample in val):
         return list(train), list(val)
@@ -73,7 +74,7 @@ def parts_of(data: Path, labels: Sequence[Label], task: Task) -> tuple[list[Pict
 def _roots(folder: Path) -> list[Path]:
     """The folder, or its train and val where it has both. Raises DataError when it has parts of other names alone."""
     if has_parts(folder):
-        return [folder / part for part in PARTS]
+        return [part_folder(folder, part) for part in PARTS]
     names = class_names(folder)
     if names and all(name.casefold() in OTHER_PARTS for name in names):
         raise DataError(

@@ -5,13 +5,15 @@
     train/cat/3.jpg
 
 The first line names the data set's folder, relative to the list; every other one that is no comment is a picture, relative
-to that folder, whose layout stays what it is.
+to that folder, whose layout stays what it is. A name with a line break, or a space at an end, is a JSON string: "a\\nb.jpg".
 """
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,12 +45,12 @@ def place_of(data: Path) -> Place:
     if path is None:
         return Place(data)
     lines = _lines(path)
-    root = os.path.normpath(path.parent / lines[0][len(HEADER) :])
+    root = os.path.normpath(path.parent / _read(lines[0][len(HEADER) :]))
     if not os.path.isdir(root):
         raise DataError(f"{path}: is a list of pictures in {root}, which is no folder; correct its first line")
     names = [line for line in lines[1:] if line and not line.startswith("#")]
     inner = os.path.normpath(os.path.join(root, data.relative_to(path)))
-    kept = frozenset(os.path.normpath(os.path.join(root, name)) for name in names)
+    kept = frozenset(os.path.normpath(os.path.join(root, _read(name))) for name in names)
     if not kept:
         raise DataError(f"{path}: lists no pictures; write it again with edge-train check --fix")
     return Place(Path(inner), kept)
@@ -71,19 +73,30 @@ def is_list(path: Path) -> bool:
 def write_list(path: Path, folder: Path, kept: Iterable[Path], dropped: Iterable[tuple[Path, str]] = ()) -> None:
     """Write a list of pictures of `folder`; those `dropped` and why become comments.
 
-    Raises UsageError when a file that is no list is there, and DataError when a name cannot be on a line.
+    Raises UsageError when a file that is no list is there, and OSError.
     """
     if os.path.lexists(path) and not is_list(path):
         raise UsageError(f"{path}: is there and no picture list; give another name")
-    lines = [HEADER + os.path.relpath(folder, path.parent)]
+    lines = [HEADER + _written(os.path.relpath(folder, path.parent))]
     lines += [f"# dropped {one_line(_relative(picture, folder))}: {one_line(reason)}" for picture, reason in dropped]
-    for picture in kept:
-        name = _relative(picture, folder)
-        if len(name.splitlines()) != 1 or name != name.strip():
-            raise DataError(f"{picture}: its name has a line break or a space at an end, which no list can hold; rename it")
-        lines.append(f"./{name}" if name.startswith("#") else name)
+    lines += [_written(_relative(picture, folder)) for picture in kept]
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(os.fsencode("\n".join(lines) + "\n"))
+
+
+def _written(name: str) -> str:
+    """A name as it stands on a line."""
+    if len(name.splitlines()) != 1 or name != name.strip() or name.startswith('"'):
+        return json.dumps(name)  # in ASCII, whatever breaks lines elsewhere or is no UTF-8
+    return f"./{name}" if name.startswith("#") else name
+
+
+def _read(line: str) -> str:
+    """The name that stands on a line; one that is no JSON string is as a person wrote it."""
+    if line.startswith('"'):
+        with suppress(ValueError):
+            return str(json.loads(line))
+    return line
 
 
 def _relative(picture: Path, folder: Path) -> str:

@@ -46,13 +46,14 @@ SECOND_CHANCES = 3
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a build is asked for: variants, gates, minutes to search in, threads, and when to train (auto, always, never)."""
+    """What a build is asked for: variants, gates, minutes to prepare and search in, threads, and when to train."""
 
     names: tuple[str, ...]
     gates: Gates
     minutes: float
     threads: int
     qat: str = "auto"
+    """auto, always or never"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +112,7 @@ class _Build:
             raise InputError("no calibration picture is readable; give more pictures")
         # chance moves the metric of few pictures by more than having calibrated on them flatters it
         choice = split.choice if len(split.choice) >= ENOUGH_PICTURES // 2 else (*split.choice, *split.calibration)
+        ears.say(f"preparing: {len(pictures)} pictures to calibrate on, and float32 on {len(choice) + len(split.measure)} ...")
         self._judge = Judge(model, choice, ears.bad)
         self._workshop = Workshop(model, pictures, plan.threads, store, ears.say)
         self._noise: dict[str, float] | None = None
@@ -122,7 +124,7 @@ class _Build:
         kept: list[Measured] = []
         wanted = [name for name in SEARCH_ORDER if name in self._plan.names]
         hints: tuple[Settings, ...] = ()
-        deadline_s = time.monotonic() + self._plan.minutes * 60
+        deadline_s = self._started_s + self._plan.minutes * 60
         for index, name in enumerate(wanted):
             now_s = time.monotonic()
             search = self._search(name, now_s + max(deadline_s - now_s, 0.0) / (len(wanted) - index), hints)

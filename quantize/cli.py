@@ -124,7 +124,7 @@ say = speaker(NAME)
     type=click.FloatRange(min=0),
     default=5.0,
     show_default=True,
-    help="Search for at most so long; what was found by then is used.",
+    help="Prepare and search for at most so long; what was found by then is used.",
 )
 @click.option(
     "--arm-instructions/--no-arm-instructions",

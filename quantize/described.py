@@ -12,6 +12,7 @@ import msgspec
 
 from edge.card import HEADS_OF_TASK, DetectOptions, InputGeometry, Label
 from edge.errors import InputError, UsageError
+from edge.sizes import parse_size
 from train.models import imagenet_labels
 
 if sys.version_info >= (3, 11):
@@ -200,10 +201,10 @@ def _labels(given: list[str] | str | None, head: str, where: str) -> tuple[Label
 
 
 def _size(text: str) -> tuple[int, int]:
-    width, cross, height = text.lower().partition("x")
-    if not width.isdecimal() or (cross and not height.isdecimal()):
+    size_wh = parse_size(text if "x" in text.lower() else f"{text}x{text}")
+    if size_wh is None:
         raise UsageError(f"--size {text!r:.40}: give WIDTHxHEIGHT in pixels, such as 416x416")
-    return int(width), int(height or width)
+    return size_wh
 
 
 def _triple(value: Triple | float) -> Triple:

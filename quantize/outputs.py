@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from pathlib import Path
 
 from edge.bundle import check_target
 from edge.errors import BundleError, UsageError
-
-LONGEST_FILE_NAME = 240
-"""In bytes; file systems allow 255, and a bundle is written beside its place first."""
+from edge.places import check_writable
 
 
 def check_out(out: Path) -> None:
@@ -28,17 +24,7 @@ def check_out(out: Path) -> None:
             raise UsageError(f"--out {error}") from None
         except OSError as error:
             raise UsageError(f"{refused}: {error.strerror or error}; choose another path") from None
-    _check_writable(out, refused)
-
-
-def _check_writable(path: Path, refused: str) -> None:
-    if any(len(os.fsencode(part)) > LONGEST_FILE_NAME for part in path.parts):
-        raise UsageError(f"{refused}: a name is longer than {LONGEST_FILE_NAME} bytes; choose a shorter one")
-    parent = next(folder for folder in path.absolute().parents if os.path.exists(folder))
-    try:
-        os.rmdir(tempfile.mkdtemp(dir=parent, prefix=".edge-quantize-"))  # asking for permission alone misses full disks
-    except OSError as error:
-        raise UsageError(f"{refused}: {parent}: {error.strerror or error}; choose another path") from None
+    check_writable(out, "--out")
 
 
 def report_path(given: Path | None, out: Path) -> Path:
@@ -47,5 +33,5 @@ def report_path(given: Path | None, out: Path) -> Path:
     if path.suffix not in (".html", ".htm") or path.is_dir():
         raise UsageError(f"--report {path}: give NAME.html, which is no folder")
     if given is not None:
-        _check_writable(path, f"--report {path}: cannot be written there")
+        check_writable(path, "--report")
     return path

@@ -113,6 +113,8 @@ def test_the_evaluation_split(tmp_path: Path) -> None:
     assert evaluation_split(tmp_path) == tmp_path
     (tmp_path / "train").mkdir()
     assert evaluation_split(tmp_path) == tmp_path / "val"
+    (tmp_path / "val").rename(tmp_path / "valid")
+    assert evaluation_split(tmp_path) == tmp_path / "valid"
 
 
 def test_frames_name_what_they_leave_out(tmp_path: Path) -> None:

@@ -89,6 +89,37 @@ def test_boxes_in_parts(tmp_path: Path) -> None:
     assert [label.id for label in labels_of(tmp_path / "yolo")] == ["thing"]
 
 
+@pytest.mark.parametrize("name", ["val", "valid", "validation"])
+def test_the_val_part_by_its_other_names(tmp_path: Path, name: str) -> None:
+    """Roboflow's exports and most YOLO sets have `valid`; a third, `test`, is nobody's here."""
+    for part in ("train", name, "test"):
+        write(tmp_path / "classes" / part / "a" / f"{part}.png", encoded(picture(), ".png"))
+        write(tmp_path / "yolo" / part / "images" / f"{part}.png", encoded(picture(), ".png"))
+        write(tmp_path / "yolo" / part / "labels" / f"{part}.txt", "0 0.5 0.5 1 1\n")
+        write(tmp_path / "other" / "images" / part / f"{part}.png", encoded(picture(), ".png"))
+        write(tmp_path / "other" / "labels" / part / f"{part}.txt", "0 0.5 0.5 1 1\n")
+        write(tmp_path / "coco" / part / "_annotations.coco.json", json.dumps(coco_of()))
+        pictures(tmp_path / "coco" / part)
+    write(tmp_path / "yolo" / "data.yaml", "names: [thing]\n")
+    write(tmp_path / "other" / "classes.txt", "thing\n")
+    for root in (tmp_path / "classes", tmp_path / "yolo", tmp_path / "other", tmp_path / "coco"):
+        task = task_of(root)
+        assert task == ("classify" if root.name == "classes" else "detect")
+        train, val = parts_of(root, labels_of(root), task)
+        assert val is not None, root
+        for samples, part in ((train, "train"), (val, name)):
+            assert samples
+            assert all(part in sample.path.relative_to(root).as_posix() for sample in samples)
+
+
+def test_voc_by_the_other_name(tmp_path: Path) -> None:
+    root = voc(tmp_path)
+    write(root / "ImageSets" / "Main" / "train.txt", "a\nb\n")
+    write(root / "ImageSets" / "Main" / "valid.txt", "c\n")
+    train, val = parts_of(root, labels_of(root), "detect")
+    assert (len(train), len(val or [])) == (2, 1)
+
+
 def test_what_an_endpoint_kept(tmp_path: Path) -> None:
     a_class(tmp_path / "classes", "a", DOG, CAT)
     a_class(tmp_path / "classes", "b", CAT)

@@ -110,8 +110,25 @@ def test_names_that_look_like_comments(folder: Path) -> None:
     write_list(folder / "list.txt", folder / "train" / "cat", [odd])
     assert (folder / "list.txt").read_text().endswith("\n./#1.png\n")
     assert place_of(folder / "list.txt").keeps(odd)
-    with pytest.raises(DataError, match="a line break"):
-        write_list(folder / "list.txt", folder, [folder / "a\nb.png"])
+
+
+@pytest.mark.parametrize("name", ["a\nb.png", "a\u2028b.png", "a.png ", '"a".png', " \udce9.png", '"a.png', "a\\nb.png"])
+def test_any_name_can_be_listed(folder: Path, name: str) -> None:
+    write(folder / name, encoded(picture(), ".png"))
+    write_list(folder / "list.txt", folder, [folder / name, folder / "train/cat/0.png"])
+    assert place_of(folder / "list.txt").kept == {str(folder / name), str(folder / "train/cat/0.png")}
+    assert len((folder / "list.txt").read_bytes().splitlines()) == 3
+
+
+def test_a_folder_with_a_line_break(folder: Path) -> None:
+    odd = folder.rename(folder.with_name("s\net"))
+    write_list(odd.parent / "list.txt", odd, [odd / "train/cat/0.png"])
+    assert place_of(odd.parent / "list.txt").keeps(odd / "train/cat/0.png")
+
+
+def test_a_quote_in_a_list_by_hand_is_a_quote(folder: Path) -> None:
+    write(folder / "list.txt", f'{HEADER}.\n"a" b.png\n')
+    assert place_of(folder / "list.txt").kept == {str(folder / '"a" b.png')}
 
 
 def test_only_lists_are_written_over(folder: Path) -> None:

@@ -10,8 +10,9 @@ from typing import Literal
 
 from edge.boxes_data import BoxSample, labelled_boxes
 from edge.card import Label
-from edge.datasets import PICTURES, Sample, class_folders, class_names, has_parts
+from edge.datasets import PICTURES, Sample, class_folders, class_names, has_parts, part_folder
 from edge.errors import DataError
+from edge.kept import is_kept
 from edge.layouts import PARTS, Task, labels_of, task_of
 from edge.lists import place_of
 from train.check_boxes import BoxNotes, box_findings, same_labels
@@ -29,6 +30,7 @@ SMALL = 32
 """Pixels of the shorter side below which a picture shows little."""
 LONG = 4.0
 """Longer side against the shorter, from which a model's near-square input sees little of it."""
+SMALL_WORDS, LONG_WORDS = f"smaller than {SMALL} pixels", f"more than {LONG:g} times as long as wide"
 ONE_SIZE = 0.9
 """Share of pictures of one size from which the others are worth a look."""
 
@@ -37,15 +39,16 @@ ONE_SIZE = 0.9
 class Check:
     """A data set's figures and findings; `dropped` says why a cleaned list leaves a picture out, `kept` what it holds.
 
-    `counts` is pictures of each part, `classes` pictures, or boxes, of each class in each part.
+    `counts` is pictures of each part, `classes` pictures, or boxes, of each class in each part. Of shards nothing is kept
+    or dropped.
     """
 
-    data: Path
+    data: Path | str
     task: Task
     counts: dict[str, int]
     classes: dict[str, dict[str, int]]
     findings: tuple[Finding, ...]
-    kept: tuple[Path, ...]
+    kept: tuple[Path, ...] = ()
     dropped: dict[Path, str] = field(default_factory=dict)
     remarks: tuple[str, ...] = ()
 
@@ -76,25 +79,35 @@ def check(
     found = [*_unreadable(judged), *_duplicates(judged), *_sizes(judged), *_oddities(judged), *_strangers(data, task)]
     if task == "detect":
         found += box_findings(data, notes, items, facts)
-    names = Counter(label.name for label in labels)
-    keys = [label.name if names[label.name] == 1 else label.id for label in labels]
+    keys = class_keys(labels)
     counted = {key: dict.fromkeys(parts, 0) for key in keys}
     for item in items:
         for class_id in item.class_ids:
             counted[keys[class_id]][item.part] += 1
-    found += _balance(counted, tuple(parts), "boxes" if task == "detect" else "pictures")
-    order = {"error": 0, "warning": 1, "note": 2}
+    found += balance(counted, tuple(parts), task)
     dropped = _to_drop(judged, found, remarks)
     return Check(
         data,
         task,
         {part: len(samples) for part, samples in parts.items()},
         counted,
-        tuple(sorted(found, key=lambda item: order[item.severity])),
+        by_severity(found),
         tuple(item.path for item in items if item.path not in dropped),
         dropped,
         tuple(remarks),
     )
+
+
+def class_keys(labels: Sequence[Label]) -> list[str]:
+    """What each class is called: its name, or its id where another has the same."""
+    names = Counter(label.name for label in labels)
+    return [label.name if names[label.name] == 1 else label.id for label in labels]
+
+
+def by_severity(found: Iterable[Finding]) -> tuple[Finding, ...]:
+    """Findings in the order in which they hurt."""
+    order = {"error": 0, "warning": 1, "note": 2}
+    return tuple(sorted(found, key=lambda item: order[item.severity]))
 
 
 class _Judged:
@@ -131,7 +144,7 @@ def _labels(data: Path, remarks: list[str]) -> tuple[Label, ...]:
 def _classes(data: Path, labels: Sequence[Label]) -> dict[str, list[Sample]]:
     if not has_parts(data):
         return {"all": class_folders(data, labels)}
-    return {part: class_folders(data / part, labels) for part in PARTS}
+    return {part: class_folders(part_folder(data, part), labels) for part in PARTS}
 
 
 def _boxes(data: Path, labels: Sequence[Label], notes: BoxNotes) -> dict[str, list[BoxSample]]:
@@ -191,8 +204,8 @@ def _sizes(judged: _Judged) -> list[Finding]:
         return [f"{judged.name(place)}: {sizes[place][0]} x {sizes[place][1]}" for place in places]
 
     return [
-        *finding("small", "warning", f"smaller than {SMALL} pixels", said(place for _, place in small)),
-        *finding("long", "note", f"more than {LONG:g} times as long as wide", said(place for _, place in long)),
+        *finding("small", "warning", SMALL_WORDS, said(place for _, place in small)),
+        *finding("long", "note", LONG_WORDS, said(place for _, place in long)),
         *finding("size", "note", f"of another size than the usual {usual[0]} x {usual[1]}", said(others)),
     ]
 
@@ -200,33 +213,61 @@ def _sizes(judged: _Judged) -> list[Finding]:
 def _oddities(judged: _Judged) -> list[Finding]:
     found: list[Finding] = []
     for kind, what in ODD.items():
-        said = [judged.name(place) for place, facts in enumerate(judged.facts) if kind in facts.odd]
-        severity: Literal["warning", "note"] = "warning" if kind in ("grey", "animated", "cmyk") else "note"
-        found += finding(kind, severity, what, said)
+        odd = [(judged.name(place), facts) for place, facts in enumerate(judged.facts) if kind in facts.odd]
+        said = [f"{name}: a {facts.format.upper()}" if kind == "name" else name for name, facts in odd]
+        found += finding(kind, severity_of(kind), what, said)
     return found
 
 
+def severity_of(odd: str) -> Literal["warning", "note"]:
+    """How much a kind of oddity matters."""
+    return "warning" if odd in ("grey", "animated", "cmyk") else "note"
+
+
 def _strangers(data: Path, task: Task) -> list[Finding]:
-    """Files and empty folders among the class folders that are not read."""
-    if task != "classify" or place_of(data).kept is not None:
-        return []
+    """What lies in a folder and is not read: links to nothing, and among class folders loose pictures and other files."""
     root = place_of(data).folder
-    roots = [root / part for part in PARTS] if has_parts(data) else [root]
+    if place_of(data).kept is not None:
+        return []
+    roots = [part_folder(root, part) for part in PARTS] if has_parts(data) else [root]
     folders = [place / name for place in roots for name in class_names(place)]
-    files = sorted(path for folder in folders for path in folder.rglob("*") if path.is_file())
-    others = [path for path in files if path.suffix.lower() not in PICTURES or path.name.startswith(".")]
+    inside = sorted({path for folder in folders for path in folder.rglob("*")})
+    beside = sorted({path for place in (root, *roots) for path in place.iterdir()})
+
+    def named(paths: Iterable[Path]) -> list[str]:
+        return [str(path.relative_to(root)) for path in paths]
+
+    dangling = [path for path in sorted({*inside, *beside}) if path.is_symlink() and not path.exists()]
+    found = [*finding("dangling", "warning", "links to what is not there", named(dangling))]
+    if task == "detect" or is_kept(root):
+        return found
+    files = [path for path in inside if path.is_file()]
+    others = [path for path in files if not _is_picture(path)]
     filled = {parent for path in set(files).difference(others) for parent in path.parents}
-    empty = [folder for folder in folders if folder not in filled]
     return [
-        *finding("empty-class", "warning", "class folders without a picture", [str(path.relative_to(root)) for path in empty]),
-        *finding("not-read", "note", "files that are not read as pictures", [str(path.relative_to(root)) for path in others]),
+        *found,
+        *finding(
+            "loose", "warning", "pictures beside the class folders, which are not read", named(filter(_is_picture, beside))
+        ),
+        *finding(
+            "empty-class", "warning", "class folders without a picture", named(path for path in folders if path not in filled)
+        ),
+        *finding("not-read", "note", "files that are not read as pictures", named(others)),
     ]
 
 
-def _balance(counted: dict[str, dict[str, int]], parts: Sequence[str], what: str) -> list[Finding]:
-    """Classes that a part lacks, that have few examples, and how unevenly they are spread."""
+def _is_picture(path: Path) -> bool:
+    return path.suffix.lower() in PICTURES and not path.name.startswith(".") and path.is_file()
+
+
+def balance(counted: dict[str, dict[str, int]], parts: Sequence[str], task: Task) -> list[Finding]:
+    """Classes that a part lacks, that have few examples, and how unevenly they are spread; `counted` is as a Check's."""
     found: list[Finding] = []
+    what = "boxes" if task == "detect" else "pictures"
     unseen = [name for name, counts in counted.items() if not any(counts.values())]
+    if task == "classify" and len(counted) - len(unseen) == 1:
+        alone = [name for name in counted if name not in unseen]
+        found += finding("one-class", "warning", "one class alone, where a classifier needs two at least", alone)
     found += finding("missing", "warning", f"classes without {what}", unseen)
     for part in parts:
         severity: Severity = "warning" if part == "val" else "error"
@@ -270,9 +311,10 @@ def _to_drop(judged: _Judged, found: Sequence[Finding], remarks: list[str]) -> d
     leaks = _near_leaks(judged, dropped)
     train = sum(item.part == "train" and item.path not in dropped for item in items)
     if 2 * len(leaks) > train:
+        camera = " (a fixed camera?)" if len(leaks) >= FEW else ""
         remarks.append(
-            f"{len(leaks)} of {train} train pictures are nearly the same as one in val (a fixed camera?) and are kept in the "
-            "list; take train and val apart in time, or figures will flatter"
+            f"{len(leaks)} of {train} train pictures are nearly the same as one in val{camera} and are kept in the list; take "
+            f"{'train and val apart in time' if camera else 'other pictures for val'}, or figures will flatter"
         )
         return dropped
     return dropped | leaks

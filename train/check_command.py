@@ -16,9 +16,13 @@ from edge.commands import SETTINGS, OneLineCommand, has_terminal, rewrite_line, 
 from edge.errors import UsageError, one_line
 from edge.label_files import read_text
 from edge.lists import place_of, write_list
+from edge.places import check_writable
 from train.check import Check
 from train.check import check as check_data
 from train.check_findings import Finding
+from train.check_shards import check_shards
+from train.shard_cache import ShardCache, is_url
+from train.shard_sets import is_shards
 
 NAME = "edge-train check"
 SHOWN = 3
@@ -30,24 +34,48 @@ say = speaker(NAME)
 
 
 @click.command(NAME, cls=OneLineCommand, context_settings=SETTINGS)
-@click.argument("data", metavar="DATA", type=Path)
+@click.argument("data", metavar="DATA")
 @click.option("--labels", "labels_file", metavar="FILE", type=Path, help="Class names, one a line.  [default: the data set's]")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, with every case, instead of a table.")
 @click.option("--all", "show_all", is_flag=True, help=f"Show every case in the table, not {SHOWN} of each.")
 @click.option("--fix", "fixed", metavar="OUT.txt", type=Path, help="Write a list of the pictures that are fit to be used.")
-def check(data: Path, labels_file: Path | None, as_json: bool, show_all: bool, fixed: Path | None) -> int:
+@click.option("--cache", metavar="DIR", type=Path, help="Where shards of http servers are kept while they are read.")
+@click.option("--cache-mb", type=click.FloatRange(0, min_open=True), default=4096, show_default=True, help="At most so much.")
+def check(
+    data: str,
+    labels_file: Path | None,
+    as_json: bool,
+    show_all: bool,
+    fixed: Path | None,
+    cache: Path | None,
+    cache_mb: float,
+) -> int:
     """Read every picture and label of DATA, and say what is wrong with them. Nothing in DATA is changed.
 
     DATA is class folders, or pictures with boxes in COCO, VOC or YOLO files, or what edge-cloud --keep kept, or a list of
-    --fix. It is told which pictures cannot be read; which are copies, exact or near, and leak from train into val; labels
-    that contradict each other; boxes that cannot be; classes that are rare or missing; and pictures of odd sizes. Exit code
-    3 when there are errors, but for those that the list of --fix leaves out.
+    --fix, or WebDataset shards. It is told which pictures cannot be read; which are copies, exact or near, and leak from
+    train into val; labels that contradict each other; boxes that cannot be; classes that are rare or missing; and pictures
+    of odd sizes. Of shards near copies and boxes are not looked at. Exit code 3 when there are errors, but for those that
+    the list of --fix leaves out.
 
-    The list that --fix writes is used as --data of every command. Of copies it keeps one, in val rather than in train.
+    The list that --fix writes, its folder made where it is not there, is used as --data of every command. Of copies it
+    keeps one, in val rather than in train.
     """
+    shards = is_shards(data)
+    if fixed is not None and shards:
+        raise UsageError(f"--fix {fixed}: a list is of pictures in a folder; correct the folder and edge-train pack it again")
+    if fixed is not None:
+        check_writable(fixed, "--fix")
+    if cache is not None and not is_url(data):
+        raise UsageError(f"--cache {cache}: is for shards of http servers, which {data} has none of; leave it out")
+    if cache is not None:
+        check_writable(cache, "--cache")
     labels = None if labels_file is None else read_labels(labels_file)
     meter = _Meter()
-    report = check_data(data, labels, meter)
+    if shards:
+        report = check_shards(data, labels, meter, None if cache is None else ShardCache(cache, cache_mb))
+    else:
+        report = check_data(Path(data), labels, meter)
     meter.done()
     if as_json:
         sys.stdout.buffer.write(msgspec.json.format(msgspec.json.encode(as_record(report)), indent=1) + b"\n")
@@ -76,7 +104,7 @@ def read_labels(path: Path) -> list[Label]:
 def _fix(report: Check, out: Path) -> None:
     if not report.kept:
         raise UsageError(f"--fix {out}: no picture of {report.data} is fit to be used; the table says why")
-    write_list(out, place_of(report.data).folder, report.kept, report.dropped.items())
+    write_list(out, place_of(Path(report.data)).folder, report.kept, report.dropped.items())
     say(f"{out}: {len(report.kept)} of {len(report.kept) + len(report.dropped)} pictures; give it as --data")
 
 
@@ -99,11 +127,11 @@ def table(report: Check, shown: int | None) -> list[str]:
     more = f", and {len(report.classes) - 12} more" if len(report.classes) > 12 else ""
     lines += [f"{what} of each class: {one_line(totals)}{more}", ""]
     for item in report.findings:
-        lines.append(f"{item.severity:<8} {len(item.cases):>6}  {item.what}")
+        lines.append(f"{item.severity:<8} {item.count:>6}  {item.what}")
         cases = item.cases if shown is None else item.cases[:shown]
         lines += [f"{'':<17}{one_line(case)}" for case in cases]
-        if len(cases) < len(item.cases):
-            lines.append(f"{'':<17}and {len(item.cases) - len(cases)} more")
+        if len(cases) < item.count:
+            lines.append(f"{'':<17}and {item.count - len(cases)} more")
     if report.findings:
         lines.append("")
     counted = [(report.count("error"), "error"), (report.count("warning"), "warning"), (report.count("note"), "note")]
@@ -113,14 +141,14 @@ def table(report: Check, shown: int | None) -> list[str]:
 
 
 def as_record(report: Check) -> dict[str, Any]:
-    """The report as JSON has it; `cases` are whole."""
+    """The report as JSON has it; `cases` are whole, but of shards at most NAMED."""
     return {
         "data": str(report.data),
         "task": report.task,
         "pictures": report.counts,
         "classes": report.classes,
         "findings": [
-            {"kind": item.kind, "severity": item.severity, "what": item.what, "count": len(item.cases), "cases": item.cases}
+            {"kind": item.kind, "severity": item.severity, "what": item.what, "count": item.count, "cases": item.cases}
             for item in report.findings
         ],
         "remarks": report.remarks,

@@ -18,7 +18,8 @@ Severity: TypeAlias = Literal["error", "warning", "note"]
 class Finding:
     """Something about a data set: its `kind` for programs, `what` in words, and one line for each case, the worst first.
 
-    An error makes a training or its figures wrong. `paths` are pictures that a cleaned list leaves out for it.
+    An error makes a training or its figures wrong. `paths` are pictures that a cleaned list leaves out for it, `more` how
+    many cases there are beside those that are named.
     """
 
     kind: str
@@ -26,6 +27,12 @@ class Finding:
     what: str
     cases: tuple[str, ...]
     paths: tuple[Path, ...] = ()
+    more: int = 0
+
+    @property
+    def count(self) -> int:
+        """How many cases there are."""
+        return len(self.cases) + self.more
 
 
 def finding(

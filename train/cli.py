@@ -17,6 +17,8 @@ from click.core import ParameterSource
 from edge.card import is_name
 from edge.commands import SETTINGS, OneLineCommand, fail, speaker, version_option
 from edge.errors import EdgeError, InputError, UsageError
+from edge.places import check_writable
+from edge.sizes import LARGEST, parse_size
 
 if TYPE_CHECKING:
     from train.recipe import Recipe
@@ -70,17 +72,10 @@ def _command(name: str) -> click.Command:
 def _size(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[int, int] | None:
     if value is None:
         return None
-    width, _, height = value.lower().partition("x")
-    if not (
-        width.isascii()
-        and height.isascii()
-        and width.isdigit()
-        and height.isdigit()
-        and 0 < int(width) <= 8192
-        and 0 < int(height) <= 8192
-    ):
-        raise UsageError(f"--size {value}: give WIDTHxHEIGHT in pixels, such as 224x224, at most 8192 a side")
-    return int(width), int(height)
+    size_wh = parse_size(value)
+    if size_wh is None:
+        raise UsageError(f"--size {value}: give WIDTHxHEIGHT in pixels, such as 224x224, at most {LARGEST} a side")
+    return size_wh
 
 
 AUGMENTS = ("none", "light", "standard", "camera", "night")
@@ -111,9 +106,7 @@ AUGMENTS = ("none", "light", "standard", "camera", "night")
 @click.option(
     "--val-share",
     type=Finite(0, 0.9, min_open=True),
-    default=0.2,
-    show_default=True,
-    help="Where data has no val part.",
+    help="What is kept apart of data that has no val part.  [default: 0.2]",
 )
 @click.option("--val-count", type=click.IntRange(1), help="The same as a number of pictures.")
 @click.option("--cache", metavar="DIR", type=Path, help="Where shards of http servers are kept while they are used.")
@@ -138,7 +131,11 @@ AUGMENTS = ("none", "light", "standard", "camera", "night")
 @click.option(
     "--class-weights", type=click.Choice(["none", "balanced"]), default="none", show_default=True, help="Weigh rare classes up."
 )
-@click.option("--teacher", metavar="NAME|RUN", help="Learn from a model of the same classes, too: a run, or a published one.")
+@click.option(
+    "--teacher",
+    metavar="NAME|RUN",
+    help="Learn from a model of the same classes, too: a run, or a published one of ImageNet's.",
+)
 @click.option("--distill", type=Finite(0, 1), help="The teacher's share of the loss.  [default: 0.5 with --teacher]")
 @click.option("--patience", type=click.IntRange(1), help="Stop after so many epochs without a better val; take the best one.")
 @click.option("--precision", type=click.Choice(["auto", "float32", "bfloat16", "float16"]), help="[default: bfloat16 on a GPU]")
@@ -206,7 +203,7 @@ def _check_only(context: click.Context) -> None:
 def _plan(data: tuple[str, ...], out: Path, trust: bool, options: dict[str, Any]) -> Plan:
     """What is asked, completed by defaults and by what the data is."""
     from train.run import Plan, check_trust, is_run, read_plan
-    from train.shard_cache import ShardCache
+    from train.shard_cache import ShardCache, is_url
     from train.sources import checked, described
     from train.start import Choice, arguments_of
 
@@ -215,6 +212,7 @@ def _plan(data: tuple[str, ...], out: Path, trust: bool, options: dict[str, Any]
         raise UsageError(f"--data {data[-1]}: one data set is given twice, and would count twice; give each once")
     if is_run(out):
         raise UsageError(f"--out {out}: has a run; go on with it by --resume, give another folder, or remove it")
+    check_writable(out, "--out")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UsageError(f"--out {out}: is there and not an empty folder; give another name")
     name = options["name"] or out.resolve().name
@@ -226,8 +224,14 @@ def _plan(data: tuple[str, ...], out: Path, trust: bool, options: dict[str, Any]
     former = read_plan(Path(weights)) if is_run(Path(weights)) else None
     if former is not None and options["model"] is None:
         check_trust(former, Path(weights), trust)
+    if options["val_share"] is not None and options["val_count"] is not None:
+        raise UsageError("--val-share and --val-count both say how much measures; leave one out")
     if options["cache_mb"] is not None and options["cache"] is None:
         raise UsageError("--cache-mb is the size of --cache; give the folder")
+    if options["cache"] is not None and not any(is_url(one) for one in data):
+        raise UsageError(f"--cache {options['cache']}: is for shards of http servers, which --data has none of; leave it out")
+    if options["cache"] is not None:
+        check_writable(options["cache"], "--cache")
     cache_mb = options["cache_mb"] or 4096.0
     cache = None if options["cache"] is None else ShardCache(options["cache"], cache_mb)
     task, labels = described(data, cache)
@@ -292,7 +296,10 @@ def _teacher(teacher: str | None, distill: float | None, task: str) -> str | Non
         return None
     if task == "detect":
         raise UsageError("--teacher: only classifiers learn from one yet; leave it out")
-    return str(_there(Path(teacher), "--teacher")) if Path(teacher).exists() else teacher
+    from train.teacher import check_teacher
+
+    check_teacher(teacher)
+    return str(Path(teacher).resolve()) if Path(teacher).exists() else teacher
 
 
 def _there(path: Path, option: str) -> Path:

@@ -11,6 +11,7 @@ from edge.commands import SETTINGS, OneLineCommand, speaker
 from edge.errors import UsageError
 from edge.layouts import labels_of, parts_of, task_of
 from edge.lists import place_of
+from edge.places import check_writable
 from train.check_command import read_labels
 from train.pack import write_shards
 from train.split import split
@@ -33,6 +34,7 @@ def pack(data: Path, out: Path, shard_mb: float, labels_file: Path | None) -> No
     """
     if os.path.lexists(out) and (not out.is_dir() or any(out.iterdir())):
         raise UsageError(f"--out {out}: is there and not an empty folder; give another")
+    check_writable(out, "--out")
     task = task_of(data)
     labels = labels_of(data) if labels_file is None else read_labels(labels_file)
     train, val = parts_of(data, labels, task)

@@ -32,7 +32,7 @@ GREY_SHARE = 0.04
 class Facts:
     """A picture file: its content's key, and where it can be read its size as shown and its fingerprint.
 
-    `problem` says why it cannot be read. `odd` are kinds of oddity (ODD), `turned` whether EXIF turns it.
+    `problem` says why it cannot be read, `format` what it is (of MAGIC). `odd` are kinds of oddity (ODD).
     """
 
     key: bytes
@@ -40,6 +40,7 @@ class Facts:
     size_wh: tuple[int, int] = (0, 0)
     print: Fingerprint | None = None
     odd: tuple[str, ...] = ()
+    format: str = ""
 
 
 ODD = {
@@ -60,9 +61,14 @@ def read_facts(path: Path) -> Facts:
         raw = path.read_bytes()
     except OSError as error:
         return Facts(b"", error.strerror or str(error))
+    return facts_of(raw, path.suffix)
+
+
+def facts_of(raw: bytes, suffix: str) -> Facts:
+    """The facts of a picture's bytes under a name that ends in `suffix`; never raises."""
     key = content_key(raw)
     try:
-        image = decode_to_hash(raw, str(path))
+        image = decode_to_hash(raw, suffix)
     except DataError:
         return Facts(key, _why(raw))
     height, width = image.shape[:2]
@@ -72,9 +78,9 @@ def read_facts(path: Path) -> Facts:
         width, height = declared[::-1] if orientation > 4 else declared
     kind = _kind(raw)
     odd = [*_oddities(raw, kind), *(["turned"] if orientation > 1 else []), *(["grey"] if _grey(image, kind) else [])]
-    if kind and SUFFIXES.get(path.suffix.lower(), kind) != kind:
+    if kind and SUFFIXES.get(suffix.lower(), kind) != kind:
         odd.append("name")
-    return Facts(key, "", (width, height), fingerprint(image), tuple(odd))
+    return Facts(key, "", (width, height), fingerprint(image), tuple(odd), kind)
 
 
 def _why(raw: bytes) -> str:
@@ -107,7 +113,7 @@ def _oddities(raw: bytes, kind: str) -> list[str]:
     elif kind == "tiff":
         found = {"animated": _has_second_page(raw)}
     else:
-        found = {"animated": kind == "gif"}
+        found = {"animated": kind == "gif" and _gif_frames(raw) > 1}
     return [name for name, there in found.items() if there]
 
 
@@ -140,6 +146,24 @@ def _has_second_page(raw: bytes) -> bool:
     order = "little" if raw[:2] == b"II" else "big"
     first = _number(raw, 4, 4, order)
     return _number(raw, first + 2 + 12 * _number(raw, first, 2, order), 4, order) != 0
+
+
+def _gif_frames(raw: bytes) -> int:
+    """How many pictures a GIF has, two at most being counted (GIF89a, 18 to 26)."""
+    at, frames = 13 + _gif_colours(raw, 10), 0
+    while at < len(raw) and frames < 2 and raw[at] in (0x21, 0x2C):
+        frames += raw[at] == 0x2C
+        at += 2 if raw[at] == 0x21 else 11 + _gif_colours(raw, at + 9)
+        while at < len(raw) and raw[at]:  # sub-blocks, each with its length before it, up to one of none
+            at += 1 + raw[at]
+        at += 1
+    return frames
+
+
+def _gif_colours(raw: bytes, at: int) -> int:
+    """The size in bytes of the colour table that the flags at a place announce."""
+    flags = _number(raw, at, 1, "little")
+    return 3 << (1 + (flags & 0x07)) if flags & 0x80 else 0
 
 
 def _number(raw: bytes, at: int, size: int, order: str) -> int:

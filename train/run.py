@@ -94,7 +94,7 @@ def cache_of(plan: Plan) -> ShardCache | None:
 
 
 def write_lists(folder: Path, plan: Plan, parts: Parts) -> None:
-    """Note which pictures do what; shards say it themselves. Raises DataError for a name that cannot be noted."""
+    """Note which pictures do what; shards say it themselves."""
     folder.mkdir(parents=True, exist_ok=True)
     if _in_shards(plan):
         return
@@ -131,7 +131,7 @@ def _boxes_text(picture: BoxSample) -> str:
 def read_parts(folder: Path, plan: Plan) -> Parts:
     """The pictures that the run learns from and those it is measured on, with their labels. Raises DataError."""
     if _in_shards(plan):
-        return open_data(plan.data, plan.labels, plan.task, cache_of(plan), share=0, count=None, seed=0, say=lambda line: None)
+        return open_data(plan.data, plan.labels, plan.task, cache_of(plan), seed=0, say=lambda line: None)
     found: list[list[Picture]] = []
     parts = [parts_of(Path(data), plan.labels, plan.task) for data in plan.data]
     known = [picture for train, val in parts for picture in [*train, *(val or [])]]

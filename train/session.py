@@ -48,7 +48,7 @@ from train.run import (
     write_lists,
     write_plan,
 )
-from train.sources import Parts, label_counts, open_data, without_learned
+from train.sources import Parts, known_counts, label_counts, open_data, without_learned
 from train.start import start
 from train.summary import Facts
 from train.teacher import teacher_of
@@ -57,6 +57,8 @@ from train.transfer import fit_head, is_new
 from train.words import METRIC, counted, headline, interval_text
 
 Say = Callable[[str], None]
+SHOWN = 5
+"""Classes that are named in a line about them."""
 METRICS = {"classify": "top-1", "detect": "AP50"}
 MEASURED_AGAIN = (
     "After the last epoch batch norm's statistics were measured again, so the figures can differ from the last epoch's."
@@ -71,7 +73,7 @@ def run_session(
     *,
     resume: bool,
     trust: bool,
-    split: tuple[float, int | None],
+    split: tuple[float | None, int | None],
     say: Say,
 ) -> int:
     """Train what `plan` says and leave a finished run in `out`; the exit code. Raises EdgeError."""
@@ -101,6 +103,8 @@ def run_session(
         f"{plan.name}: {plan.choice.model}, {size}, {classes}; {counted(len(fit), 'picture')} to learn from, "
         f"{len(val)} to measure with; {_place(team)}"
     )
+    for line in unlearned(plan, fit, val):
+        tell(line)
     if fresh and team.leads and isinstance(model, Classifier) and plan.choice.weights != "random" and is_new(model.network):
         _head_first(plan, model, cast(Sequence[Sample], fit), team, bad, tell)
     metric = METRICS[plan.task]
@@ -151,7 +155,7 @@ def _resumed(plan: Plan, out: Path) -> Parts:
     return parts
 
 
-def _opened(plan: Plan, split: tuple[float, int | None], say: Say) -> Parts:
+def _opened(plan: Plan, split: tuple[float | None, int | None], say: Say) -> Parts:
     """The data's pictures, none to measure with that a run to start from has learned."""
     share, count = split
     cache, seed = cache_of(plan), plan.recipe.seed
@@ -175,6 +179,26 @@ def _class_weights(plan: Plan, fit: Sequence[Sample]) -> Tensor:
     """What makes every class weigh the same: n / (classes * n of the class), 1 for one without pictures."""
     found = torch.from_numpy(label_counts(fit, len(plan.labels))).double()
     return torch.where(found > 0, len(fit) / (len(plan.labels) * found.clamp_min(1)), 1.0).float()
+
+
+def unlearned(plan: Plan, fit: Sequence[Picture], val: Sequence[Picture]) -> Iterator[str]:
+    """What to know of classes of which there is nothing to learn; of shards as far as an index says it."""
+    counts = [known_counts(pictures, len(plan.labels)) for pictures in (fit, val)]
+    if counts[0] is None or counts[1] is None:
+        return
+    what = "pictures" if plan.task == "classify" else "boxes"
+    none = counts[0] == 0
+    only_val = [label.name for label, is_one in zip(plan.labels, none & (counts[1] > 0), strict=True) if is_one]
+    nowhere = [label.name for label, is_one in zip(plan.labels, none & (counts[1] == 0), strict=True) if is_one]
+    if only_val:
+        yield f"no {what} in train, and some in val, of {_some(only_val)}: they measure what nothing teaches; move some there"
+    if nowhere:
+        yield f"no {what} of {_some(nowhere)} to learn from: add some, or remove the class"
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(map(repr, names[:SHOWN])) + more
 
 
 def _head_first(plan: Plan, model: Classifier, fit: Sequence[Sample], team: Team, bad: Say, say: Say) -> None:

@@ -12,7 +12,7 @@ from urllib.parse import urljoin
 import msgspec
 
 from edge.card import Label
-from edge.datasets import label_index, name_key, picture_files
+from edge.datasets import VAL_FOLDERS, label_index, name_key, picture_files
 from edge.errors import DataError
 from edge.label_files import read_text
 from train.shard_cache import ShardCache, is_url
@@ -53,7 +53,7 @@ def is_shards(data: str) -> bool:
 
 
 def shard_parts(data: str) -> tuple[list[str], list[str]]:
-    """The shards to train on and those to measure with: whose names begin with `val`, or whose folder is `val`.
+    """The shards to train on and those to measure with: whose names begin with `val`, or whose folder is one of val.
 
     Raises DataError when there are none, or none to train on.
     """
@@ -72,7 +72,7 @@ def shard_parts(data: str) -> tuple[list[str], list[str]]:
 
 def _is_val(place: str) -> bool:
     folder, _, name = place.rpartition("/")
-    return name.startswith("val") or folder.rpartition("/")[2] == "val"
+    return name.startswith("val") or folder.rpartition("/")[2] in VAL_FOLDERS
 
 
 def open_shards(
@@ -84,11 +84,11 @@ def open_shards(
     """
     train, val = shard_parts(data)
     known = tuple(labels) if labels is not None else shard_labels([*train, *val], cache)
-    numbers = None if labels is None else _numbers(train[0], known, cache)
-    counts = _counts(train[0], cache)
+    numbers = None if labels is None else class_numbers(train[0], known, cache)
+    counts = shard_counts(train[0], cache)
 
     def opened(part: list[str]) -> Shards:
-        found = [counts[_whole(place)] for place in part if _whole(place) in counts]
+        found = [counts[whole_place(place)] for place in part if whole_place(place) in counts]
         samples = [shard.nsamples for shard in found]
         labelled = [shard.label_counts for shard in found if shard.label_counts is not None]
         whole = [len(rows) == len(part) for rows in (samples, labelled)]
@@ -109,7 +109,7 @@ def _names(place: str, cache: ShardCache | None) -> list[str] | None:
     return None if text is None else [line.strip() for line in text.splitlines() if line.strip()]
 
 
-def _numbers(place: str, labels: Sequence[Label], cache: ShardCache | None) -> list[int | None] | None:
+def class_numbers(place: str, labels: Sequence[Label], cache: ShardCache | None) -> list[int | None] | None:
     """Of each class number of the shards the label's index, by what classes.txt calls it; None where they are the same.
 
     The labels may be another run's, in another order. Without a classes.txt labels that are all numbers are matched, too.
@@ -155,7 +155,7 @@ def _beside(place: str, name: str, cache: ShardCache | None) -> tuple[str, str |
     return next(((str(path), read_text(path)) for path in paths if path.is_file()), (str(paths[0]), None))
 
 
-def _counts(place: str, cache: ShardCache | None) -> dict[str, ShardCount]:
+def shard_counts(place: str, cache: ShardCache | None) -> dict[str, ShardCount]:
     """What an index beside a shard says of each shard, by its whole place; empty without one that can be used.
 
     Names are relative to the index. One that was written from elsewhere, or of shards since moved, says its own folder's
@@ -168,16 +168,16 @@ def _counts(place: str, cache: ShardCache | None) -> dict[str, ShardCount]:
         index = msgspec.json.decode(text, type=Index)
     except (msgspec.DecodeError, RecursionError):
         return {}
-    found = {_whole(shard.url, where): shard for shard in index.shardlist}
+    found = {whole_place(shard.url, where): shard for shard in index.shardlist}
     names = Counter(os.path.basename(shard.url) for shard in index.shardlist)
     for shard in index.shardlist:
         name = os.path.basename(shard.url)
-        if names[name] == 1 and not os.path.isfile(_whole(shard.url, where)):
-            found.setdefault(_whole(name, where), shard)
+        if names[name] == 1 and not os.path.isfile(whole_place(shard.url, where)):
+            found.setdefault(whole_place(name, where), shard)
     return found
 
 
-def _whole(place: str, beside: str = "") -> str:
+def whole_place(place: str, beside: str = "") -> str:
     """A place from anywhere: a URL, or an absolute path."""
     if is_url(place) or is_url(beside):
         return urljoin(beside, place)
@@ -185,5 +185,5 @@ def _whole(place: str, beside: str = "") -> str:
 
 
 def _tars(folder: Path) -> list[Path]:
-    """The shards of a folder, those in its train and val folders among them."""
-    return sorted(path for place in (folder, folder / "train", folder / "val") for path in place.glob("*.tar"))
+    """The shards of a folder, those in its folders of parts among them."""
+    return sorted(path for name in ("", "train", *VAL_FOLDERS) for path in (folder / name).glob("*.tar"))

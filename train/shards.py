@@ -166,8 +166,12 @@ class Shards(Sequence[ShardSample | ShardBoxes]):
 
     def picture(self, place: int) -> UInt8:
         """The picture at a place, BGR uint8. Raises DataError."""
+        return decode_picture(self.raw(place), self.name(place))
+
+    def name(self, place: int) -> str:
+        """What messages call the picture at a place: its shard and its name there. Raises DataError."""
         shard, member = self._member(place)
-        return decode_picture(self.raw(place), f"{self.places[shard]}: {member.key}.{member.suffix}")
+        return f"{self.places[shard]}: {member.key}.{member.suffix}"
 
     def raw(self, place: int) -> bytes:
         """The picture's file at a place. Raises DataError."""

@@ -21,7 +21,7 @@ from train.duplicates import content_key
 from train.shard_cache import ShardCache, is_url
 from train.shard_sets import is_shards, open_shards
 from train.shards import Shards
-from train.split import split
+from train.split import SHARE, split
 
 Say: TypeAlias = Callable[[str], None]
 PARTS: tuple[Literal["train"], Literal["val"]] = ("train", "val")
@@ -83,25 +83,34 @@ def open_data(
     task: Task,
     cache: ShardCache | None,
     *,
-    share: float,
-    count: int | None,
+    share: float | None = None,
+    count: int | None = None,
     seed: int,
     say: Say,
 ) -> Parts:
     """The data's own parts; where it has no val part, a share, or so many of its pictures, are kept apart.
 
-    Raises DataError, and UsageError for shards beside other data.
+    Raises DataError, and UsageError for shards beside other data, and where a share or a number is given and nothing to take
+    it of.
     """
+    option = "--val-share" if count is None else "--val-count"
+    unused = f"{option}: {' and '.join(data)} {{}}, which is what measures; leave the option out"
+    asked = share is not None or count is not None
     if any(is_shards(one) for one in data):
+        if asked:
+            raise UsageError(unused.format("are shards with a val part"))
         return _shards(data, labels, cache)
     fit: list[Picture] = []
     val: list[Picture] = []
-    for one in data:
-        more, apart = parts_of(Path(one), labels, task)
+    found = [(one, *parts_of(Path(one), labels, task)) for one in data]
+    if asked and not any(apart is None for _, _, apart in found):
+        raise UsageError(unused.format("has a val part" if len(data) == 1 else "have val parts"))
+    for one, more, apart in found:
         if apart is None:
-            wanted = f"{share:.0%}" if count is None else f"{count}"
+            part = SHARE if share is None else share
+            wanted = f"{part:.0%}" if count is None else f"{count}"
             say(f"{Path(one).name}: has no val part; keeping {wanted} of its {len(more)} pictures apart ...")
-            more, apart = split(more, share=share, count=count, seed=seed, say=say)
+            more, apart = split(more, share=part, count=count, seed=seed, say=say)
         fit += more
         val += apart
     return Parts(fit if len(data) == 1 else _not_in(val, fit, say), val)
@@ -109,9 +118,16 @@ def open_data(
 
 def label_counts(pictures: Sequence[Picture], classes: int) -> Int64:
     """How many pictures, or objects that count, each class has [classes]; of shards, as their index says where it does."""
-    known = pictures.label_counts() if isinstance(pictures, Shards) else None
-    if known is not None:
-        return known
+    known = known_counts(pictures, classes)
+    return _counted(pictures, classes) if known is None else known
+
+
+def known_counts(pictures: Sequence[Picture], classes: int) -> Int64 | None:
+    """`label_counts` where no shard has to be read for it; None where shards have no index that says it."""
+    return pictures.label_counts() if isinstance(pictures, Shards) else _counted(pictures, classes)
+
+
+def _counted(pictures: Sequence[Picture], classes: int) -> Int64:
     ids = [np.array([one.class_id]) if isinstance(one, Sample) else one.class_ids[~one.ignored] for one in pictures]
     return np.bincount(np.concatenate([np.zeros(0, np.int64), *ids]), minlength=classes)
 

@@ -9,10 +9,15 @@ from edge.datasets import Labelled, Sample
 from edge.errors import DataError
 from train.duplicates import Near, exact_groups, groups, keys_and_fingerprints
 
+SHARE = 0.2
+"""Of the pictures, so much is val where nobody says it."""
+CAMERA = 10
+"""Near copies from which a fixed camera is guessed where most pictures are some."""
+
 
 def split(
     samples: Sequence[Labelled],
-    share: float = 0.2,
+    share: float = SHARE,
     count: int | None = None,
     seed: int = 0,
     say: Callable[[str], None] = lambda line: None,
@@ -33,17 +38,29 @@ def split(
     keys = [hashlib.sha256(seed.to_bytes(8, "big", signed=True) + key).digest() for key, _ in content]
     exact = [(group[0], other) for group in exact_groups(keys) for other in group[1:]]
     near = Near([found for _, found in content]).pairs()
-    chosen = _choose(samples, keys, groups(len(samples), [*exact, *near]), wanted)
+    joined = groups(len(samples), [*exact, *near])
+    chosen = _choose(samples, keys, joined, wanted)
     if near and not _enough(len(chosen), wanted):
-        say(
-            f"only {len(chosen)} of {len(samples)} pictures can be val without a near copy in train (a fixed camera?): val "
-            "and train hold near copies of each other, and figures will flatter; give train and val parts taken apart in time"
-        )
-        chosen = _choose(samples, keys, groups(len(samples), exact), wanted)
+        apart = _choose(samples, keys, groups(len(samples), exact), wanted)
+        if len(apart) > len(chosen):  # else the classes are too small, whatever is a copy of what
+            say(_flattered(len(chosen), joined))
+            chosen = apart
     if not chosen:
         raise DataError(f"{len(samples)} pictures, too few that differ to have a val part; add pictures, or give train and val")
     train = [sample for place, sample in enumerate(samples) if place not in chosen]
     return train, [sample for place, sample in enumerate(samples) if place in chosen]
+
+
+def _flattered(found: int, joined: Sequence[list[int]]) -> str:
+    """What to know where near copies are in both parts; `joined` are the groups of copies."""
+    count, copies = sum(map(len, joined)), sum(len(group) for group in joined if len(group) > 1)
+    camera = copies >= CAMERA and 2 * copies > count
+    why = "a fixed camera?" if camera else f"{copies} have one"
+    advice = "give train and val parts taken apart in time" if camera else "edge-train check names them; remove some"
+    return (
+        f"only {found} of {count} pictures can be val without a near copy in train ({why}): val and train hold near copies of "
+        f"each other, and figures will flatter; {advice}"
+    )
 
 
 def _enough(found: int, wanted: int) -> bool:

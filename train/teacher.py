@@ -13,18 +13,24 @@ from train.models import MODELS, Classifier, pretrained
 from train.run import is_run, load_run
 
 
+def check_teacher(name: str) -> None:
+    """Raise InputError for a file or folder that is no run, and UsageError for the name of no published model."""
+    published = [model.name for model in MODELS.values() if model.package is not None]
+    may_be = f"a teacher is the folder of a run of edge-train, or of ImageNet's classes one of {', '.join(published)}"
+    if Path(name).exists() and not is_run(Path(name)):
+        raise InputError(f"--teacher {name}: no run of edge-train; {may_be}")
+    if not Path(name).exists() and name not in published:
+        problem = "has no published weights" if name in MODELS else f"no such folder, and no model named {name!r}"
+        raise UsageError(f"--teacher {name}: {problem}; {may_be}")
+
+
 def teacher_of(name: str, student: Classifier, *, trust: bool = False) -> nn.Module:
     """The network of a run, or a published one, that takes the student's normalized pictures.
 
-    Raises UsageError for one of other classes, and what loading it raises.
+    Raises UsageError for one of other classes, what `check_teacher` raises, and what loading it raises.
     """
-    folder = Path(name)
-    if folder.is_dir():
-        if not is_run(folder):
-            raise InputError(f"--teacher {folder}: no run of edge-train; give one, or {', '.join(MODELS)}")
-        teacher = load_run(folder, trust=trust)
-    else:
-        teacher = pretrained(name)
+    check_teacher(name)
+    teacher = load_run(Path(name), trust=trust) if Path(name).is_dir() else pretrained(name)
     if not isinstance(teacher, Classifier) or [one.id for one in teacher.labels] != [one.id for one in student.labels]:
         raise UsageError(
             f"--teacher {name}: has {len(teacher.labels)} classes, which are not the data's {len(student.labels)}; train a "

@@ -134,6 +134,8 @@ def test_odd_pictures(tmp_path: Path) -> None:
     for kind in ("depth", "alpha", "turned", "small", "long", "grey"):
         assert found[kind] == [f"train/a/{kind}.{'png' if kind in ('depth', 'alpha') else 'jpg'}"], kind
     assert found["name"] == ["train/a/named.jpg"]
+    [named] = [item for item in check(folder).findings if item.kind == "name"]
+    assert named.cases == ("train/a/named.jpg: a PNG",)
     assert set(found["size"]) == {f"train/a/{name}.jpg" for name in ("turned", "small", "long")}
     assert set(found) == {"depth", "alpha", "turned", "small", "long", "grey", "name", "size"}
 
@@ -149,6 +151,10 @@ def test_classes(tmp_path: Path) -> None:
     (folder / "train" / "hollow").mkdir()
     put(folder / "train" / "a" / "notes.txt", "mine")
     put(folder / "train" / "a" / "phone.heic", "not read")
+    put(folder / "val" / "loose.jpg", jpeg(scene(600)))
+    put(folder / "loose.jpg", jpeg(scene(601)))
+    (folder / "train" / "a" / "gone.jpg").symlink_to("nowhere.jpg")
+    (folder / "train" / "c").symlink_to("nowhere")
     report = check(folder)
     assert kinds(report) == {
         "missing-train": ["new"],
@@ -158,8 +164,39 @@ def test_classes(tmp_path: Path) -> None:
         "few": ["rare"],
         "imbalance": ["a"],
         "not-read": ["train/a/notes.txt", "train/a/phone.heic"],
+        "loose": ["loose.jpg", "val/loose.jpg"],
+        "dangling": ["train/a/gone.jpg", "train/c"],
     }
     assert report.classes["rare"] == {"train": 3, "val": 0}
+
+
+def test_one_class_is_none(tmp_path: Path, command: Callable[..., Finished]) -> None:
+    class_set(tmp_path, 12, (), "a")
+    (tmp_path / "b").mkdir()
+    assert kinds(check(tmp_path)) == {"one-class": ["a"], "empty-class": ["b"], "missing": ["b"]}
+
+
+def test_parts_are_compared_whatever_val_is_called(tmp_path: Path) -> None:
+    folder = class_set(tmp_path / "set", 12, ("train", "valid"))
+    shutil.copy(folder / "train/a/2.jpg", folder / "valid/a/2-leak.jpg")
+    report = check(folder)
+    assert report.counts == {"train": 24, "val": 25}
+    assert kinds(report) == {"leak": ["train/a/2.jpg = valid/a/2-leak.jpg"]}
+
+
+def test_links_to_nothing_beside_boxes(tmp_path: Path) -> None:
+    root = yolo(tmp_path / "set", {})
+    (root / "images" / "gone.jpg").symlink_to("nowhere.jpg")
+    assert kinds(check(root)) == {"dangling": ["images/gone.jpg"]}
+
+
+def test_a_list_cannot_be_written(tmp_path: Path, command: Callable[..., Finished]) -> None:
+    folder = class_set(tmp_path / "set", 3)
+    put(tmp_path / "file", "mine")
+    said = command(command_of, folder, "--fix", tmp_path / "file" / "x.txt").refused(2)
+    assert "--fix" in said
+    assert f"{tmp_path / 'file'}: Not a directory; choose another path" in said
+    assert command(command_of, folder, "--fix", tmp_path / "new" / "folder" / "x.txt").code == 0
 
 
 def yolo(root: Path, lines: dict[int, str]) -> Path:

@@ -104,6 +104,7 @@ def test_what_it_trained_is_quantized_without_being_told_of_data_and_agrees(
     finished = command(quantize, run, "--out", out, "--variants", "float32", *QUICKLY)
     assert finished.code == 0, finished
     assert "tinted-run: 15 pictures to calibrate, 15 to choose, 18 to measure" in finished.err
+    assert "preparing: 15 pictures to calibrate on, and float32 on" in finished.err
     bundle = open_bundle(out)
     [variant] = bundle.card.variants
     measured = evaluate(
@@ -292,7 +293,13 @@ def test_a_teacher_is_a_run_of_the_same_classes(run: Path, data: Path, tmp_path:
         (["--data", "DATA", "--out", "NEW", "--weights", "absent.pt"], "--weights absent.pt: no such file or folder", 2),
         (["--data", "DATA", "--out", "NEW", "--weights", "RUN", "--model", "efficientnet-lite0"], "is a run of", 2),
         (["--data", "DATA", "--out", "NEW", "--distill", "0.3"], "--distill is the share of --teacher", 2),
-        (["--data", "DATA", "--out", "NEW", "--teacher", "DATA"], "no run of edge-train", 2),
+        (["--data", "DATA", "--out", "NEW", "--teacher", "DATA"], "no run of edge-train; a teacher is the folder of a run", 2),
+        (["--data", "DATA", "--out", "NEW", "--teacher", "resnet18"], "has no published weights; a teacher is the folder", 2),
+        (["--data", "DATA", "--out", "FILE/x"], "Not a directory; choose another path", 2),
+        (["--data", "DATA", "--out", "NEW", "--cache", "NEW"], "which --data has none of; leave it out", 2),
+        (["--data", "DATA", "--out", "NEW", "--val-share", "0.3", "--val-count", "3"], "leave one out", 2),
+        (["--data", "DATA", "--out", "NEW", "--model", TINY, "--val-count", "3"], "--val-count: DATA has a val part", 2),
+        (["--data", "DATA", "--out", "NEW", "--model", TINY, "--val-share", "0.3"], "--val-share: DATA has a val part", 2),
         (
             ["--data", "DATA", "--out", "NEW", "--weights", "RUN"],
             "its network is made by calling tests.quantize.tiny:classifier",
@@ -316,11 +323,43 @@ def test_a_teacher_is_a_run_of_the_same_classes(run: Path, data: Path, tmp_path:
 def test_refusals_are_one_line(
     arguments: list[str], says: str, code: int, run: Path, data: Path, tmp_path: Path, command: Command
 ) -> None:
-    places = {"DATA": str(data), "RUN": str(run), "NEW": str(tmp_path / "new")}
+    (tmp_path / "file").write_text("mine")
+    places = {"DATA": str(data), "RUN": str(run), "NEW": str(tmp_path / "new"), "FILE": str(tmp_path / "file")}
     for name, place in places.items():
         arguments = [word.replace(name, place) if word.startswith(name) else word for word in arguments]
+        says = says.replace(name, place)
     assert says in command(main, *arguments).refused(code)
     assert not (tmp_path / "new").exists()
+
+
+def test_classes_without_a_picture_to_learn_from_are_said(data: Path, tmp_path: Path, command: Command) -> None:
+    folder = tmp_path / "set"
+    shutil.copytree(data, folder)
+    shutil.rmtree(folder / "train" / "red")
+    (folder / "train" / "hollow").mkdir()
+    said = lines(train(command, "--data", folder, "--model", TINY, "--out", tmp_path / "run", "--epochs", 1))
+    assert "no pictures in train, and some in val, of 'red': they measure what nothing teaches; move some there" in said
+    assert "no pictures of 'hollow' to learn from: add some, or remove the class" in said
+
+
+def test_what_shards_do_not_say_of_their_classes_is_not_counted_for_a_line(tmp_path: Path) -> None:
+    from tests.train.sharded import LABELS, places, ten_shards
+    from train.shards import Shards
+    from train.sources import known_counts
+
+    folder = ten_shards(tmp_path)
+    assert known_counts(Shards(places(folder), LABELS, counts=[3] * 10), 2) is None
+    labelled = [[2, 1], [1, 2]] * 5
+    assert known_counts(Shards(places(folder), LABELS, counts=[3] * 10, labelled=labelled), 2).tolist() == [15, 15]
+
+
+def test_a_picture_s_name_may_have_a_line_break(tmp_path: Path, command: Command) -> None:
+    folder, out = tiny.pictures(tmp_path / "set", each=5), tmp_path / "run"
+    for path in (folder / "red").iterdir():
+        path.rename(path.with_name(f"a\n{path.name}"))
+    lines(train(command, "--data", folder, "--model", TINY, "--out", out, "--epochs", 1))
+    parts = read_parts(out, read_plan(out))
+    assert sum("\n" in sample.path.name for sample in [*parts.fit, *parts.val]) == 5
 
 
 def test_a_run_without_its_lists_measures_on_nothing_rather_than_on_what_it_learned(

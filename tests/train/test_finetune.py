@@ -15,7 +15,6 @@ torch = pytest.importorskip("torch")
 
 from torch import nn  # noqa: E402
 
-from edge.card import Label  # noqa: E402
 from edge.datasets import Sample, class_folders  # noqa: E402
 from edge.errors import DataError, EdgeError, InputError  # noqa: E402
 from tests.quantize import tiny  # noqa: E402
@@ -23,9 +22,10 @@ from train import loop  # noqa: E402
 from train.augment import Augment  # noqa: E402
 from train.efficientnet_lite import ConvNorm  # noqa: E402
 from train.finetune import Progress, Recipe, accuracy, distance, features, fine_tune, recalibrate, schedule  # noqa: E402
+from train.heads import last_linear, replace_head  # noqa: E402
 from train.models import Classifier  # noqa: E402
 from train.pictures import Pictures  # noqa: E402
-from train.transfer import fit_head, folder_labels, last_linear, replace_head, transfer  # noqa: E402
+from train.transfer import fit_head  # noqa: E402
 
 RECIPE = Recipe(epochs=6, batch=8, rate=1e-2, average=0.5, augment=Augment(balance=0, saturation=0.1))
 
@@ -220,23 +220,3 @@ def test_the_last_layer_alone_learns_new_classes(folder: Path) -> None:
 def test_a_network_without_a_linear_layer_has_no_head() -> None:
     with pytest.raises(InputError, match="linear layer"):
         last_linear(nn.Sequential(nn.Conv2d(3, 3, 1)))
-
-
-def test_labels_are_the_folders(folder: Path, tmp_path: Path) -> None:
-    assert folder_labels(folder) == tuple(Label(id=name, name=name) for name in tiny.CLASSES)
-    for missing in (tmp_path, tmp_path / "none"):
-        with pytest.raises(DataError, match="two class folders"):
-            folder_labels(missing)
-
-
-@pytest.mark.slow
-def test_transfer_teaches_a_published_model_the_folders_classes(tmp_path: Path) -> None:
-    data = tmp_path / "set"
-    tiny.pictures(data / "train")
-    tiny.pictures(data / "val", each=8)
-    said: list[str] = []
-    made = transfer(data=data, recipe=Recipe(epochs=0.5, rate=1e-4, batch=8, batch_norm="freeze"), say=said.append)
-    assert [label.name for label in made.labels] == list(tiny.CLASSES)
-    assert accuracy(made.network, pictures_of(data / "val", made)) > 0.75  # of tinted noise, a third by chance
-    assert "fine-tuned on set" in made.source
-    assert "24 pictures of 3 classes" in said[0]

@@ -5,12 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import cv2
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.test_boxes_data import turned
 from tests.train.pictured import jpeg, put, scene
-from train.picture_facts import ODD, exif_orientation, read_facts
+from train.picture_facts import ODD, exif_orientation, facts_of, read_facts
 
 
 def test_facts_of_headers(tmp_path: Path) -> None:
@@ -60,3 +61,13 @@ def test_a_jpeg_of_four_colours(tmp_path: Path) -> None:
     scans = b"".join(b"\xff\xda\x00\x08\x01" + bytes([number]) + raw[scan + 6 : -2] for number in (1, 2, 3, 4))
     four = raw[:frame] + head + raw[frame_end:scan] + scans + b"\xff\xd9"
     assert read_facts(put(tmp_path / "four.jpg", four)).odd == ("cmyk",)
+
+
+@pytest.mark.skipif(not cv2.haveImageWriter("x.gif"), reason="an OpenCV without GIF")
+def test_pictures_by_another_name_are_called_what_they_are() -> None:
+    """A GIF of one picture is not animated, nor is a WebP or PNG for being called a JPEG."""
+    for suffix in (".gif", ".png", ".webp"):
+        facts = facts_of(cv2.imencode(suffix, scene(2))[1].tobytes(), ".jpg")
+        assert (facts.odd, facts.format) == (("name",), suffix[1:])
+    moving = cv2.imencodemulti(".gif", [scene(2), scene(3)])[1].tobytes()
+    assert facts_of(moving, ".gif").odd == ("animated",)

@@ -37,6 +37,13 @@ def test_an_index_is_of_places_and_not_of_names_alone(tmp_path: Path) -> None:
         assert [len(list(part)) for part in (train, val)] == [3, 2]
 
 
+def test_the_folder_of_val_may_be_valid(tmp_path: Path) -> None:
+    put(tmp_path / "train" / "0.tar", shard(0, 3))
+    put(tmp_path / "valid" / "0.tar", shard(3, 2))
+    train, val, _ = open_shards(str(tmp_path))
+    assert (len(train), len(val or [])) == (3, 2)
+
+
 def test_an_index_that_was_written_from_elsewhere_is_used(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     counts = {f"elsewhere/{Path(place).name}": 3 for place in places(folder)}
     put(folder / "index.json", index_of(counts))

@@ -123,3 +123,24 @@ def test_raccoons(shared_data: Path) -> None:
     assert len(across) >= 4
     assert not [group for group in across if any(place >= 160 for place in group)]
     assert np.concatenate([sample.boxes_xyxy for sample in val]).shape[1] == 4
+
+
+def test_tiny_classes_are_no_fixed_camera(tmp_path: Path) -> None:
+    """Classes of two near copies are said to be that; those of one picture can give none, and no copy is to blame."""
+    labels = [Label(id=name, name=name) for name in "abcdef"]
+    for i, label in enumerate(labels):
+        put(tmp_path / "pairs" / label.id / "0.jpg", jpeg(scene(700 + i)))
+        put(tmp_path / "ones" / label.id / "0.jpg", jpeg(scene(700 + i)))
+        if i < 4:
+            put(tmp_path / "pairs" / label.id / "1.jpg", jpeg(scene(700 + i), 40))
+    said: list[str] = []
+    _, val = split(class_folders(tmp_path / "pairs", labels), count=4, say=said.append)
+    assert len(val) == 4
+    assert "only 0 of 10 pictures" in said[0]
+    assert "(8 have one)" in said[0]
+    assert "edge-train check names them" in said[0]
+    class_set(tmp_path / "ones", 4, (), "a")
+    put(tmp_path / "ones" / "a" / "copy.jpg", jpeg(scene(1), 40))
+    quiet: list[str] = []
+    _, val = split(class_folders(tmp_path / "ones", labels), count=5, say=quiet.append)
+    assert (len(val), quiet) == (3, [])

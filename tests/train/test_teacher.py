@@ -104,3 +104,10 @@ def test_class_weights_weigh_labels() -> None:
     torch.testing.assert_close(loss, (losses * weights[given.class_ids]).mean())
     halves = [learning_loss(network, part, Recipe(smoothing=0.0), class_weights=weights) for part in given.parts(2)]
     torch.testing.assert_close(loss, torch.stack(halves).mean())
+
+
+@pytest.mark.parametrize("name", ["resnet18", "nothing", "FILE"])
+def test_what_a_teacher_may_be_is_said(name: str, tmp_path: Path) -> None:
+    (tmp_path / "FILE").write_bytes(b"weights")
+    with pytest.raises((InputError, UsageError), match=r"a teacher is the folder of a run of edge-train, or .* one of eff"):
+        teacher_of(name.replace("FILE", str(tmp_path / "FILE")), tiny.classifier())

@@ -1,0 +1,24 @@
+"""Where a command is to write, refused before minutes of work rather than after them."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+from edge.errors import UsageError
+
+LONGEST_FILE_NAME = 240
+"""In bytes; file systems allow 255, and some things are written beside their place first."""
+
+
+def check_writable(path: Path, option: str) -> None:
+    """Raise UsageError, under the option that names the path, where neither it nor folders above it can be made there."""
+    refused = f"{option} {path}: cannot be written there"
+    if any(len(os.fsencode(part)) > LONGEST_FILE_NAME for part in path.parts):
+        raise UsageError(f"{refused}: a name is longer than {LONGEST_FILE_NAME} bytes; choose a shorter one")
+    parent = next(folder for folder in path.absolute().parents if os.path.lexists(folder))
+    try:
+        os.rmdir(tempfile.mkdtemp(dir=parent, prefix=".edge-"))  # asking for permission alone misses full disks
+    except OSError as error:
+        raise UsageError(f"{refused}: {parent}: {error.strerror or error}; choose another path") from None
