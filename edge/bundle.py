@@ -22,6 +22,7 @@ import numpy.typing as npt
 
 from edge.card import Card, Variant, decode_card, encode_card
 from edge.errors import BundleError
+from edge.packaged import DEFAULT_BUNDLE as DEFAULT_BUNDLE
 from edge.types import Float32, UInt8
 
 CARD_FILE = "card.json"
@@ -31,9 +32,6 @@ FILE_LIMIT_BYTES = 2 << 30
 MODEL_FILES = frozenset({".onnx", ".tflite", ".pt", ".pth"})
 COMPANIONS = frozenset({"LICENSE", "NOTICE", "README.md"})
 """Files that a bundle may carry for people, beside those that its card names."""
-
-DEFAULT_BUNDLE = Path(__file__).with_name("data") / "efficientnet-lite0.edge"
-"""The bundle that the package carries."""
 
 
 class _Store(Protocol):

@@ -301,3 +301,15 @@ def test_on_this_machine_it_takes_little_and_loads_no_engine() -> None:
     assert "\x1b" not in done.stdout
     assert "int8-x86 would run; its golden check agrees" in done.stdout
     assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 3
+
+
+def test_a_numpy_that_does_not_load_is_named(tmp_path: Path) -> None:
+    (tmp_path / "numpy").mkdir()
+    (tmp_path / "numpy" / "__init__.py").write_text("raise ImportError('libopenblas.so.0: cannot open shared object file')")
+    command = [sys.executable, "-m", "edge.commands.doctor", "--json"]
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=ROOT, env=environment, check=False)
+    assert (done.returncode, done.stderr) == (1, "")
+    checks = {check["name"]: check for check in json.loads(done.stdout)}
+    assert checks["packages"]["mend"] == "sudo apt install libopenblas0"
+    assert (checks["bundle"]["status"], checks["bundle"]["mend"]) == ("fail", "see packages")

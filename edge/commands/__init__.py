@@ -12,8 +12,8 @@ from typing import Any, NoReturn
 import click
 
 from edge import __version__
-from edge.bundle import DEFAULT_BUNDLE
 from edge.errors import EdgeError, one_line
+from edge.packaged import DEFAULT_BUNDLE
 
 SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 

@@ -11,7 +11,6 @@ from pathlib import Path
 import click
 import msgspec
 
-from edge.bundle import open_bundle
 from edge.commands import SETTINGS, OneLineCommand, bundle_option, version_option
 from edge.doctor.check import Check, Status
 from edge.doctor.examine import Question, examine
@@ -82,7 +81,8 @@ def _camera_path(camera: str | None) -> str | None:
 
 
 def _with_endpoint(question: Question, url: str, ca: str | None) -> Question:
-    from edge.offload.address import parse_address  # only now: it brings an HTTP client
+    from edge.bundle import open_bundle  # only now: NumPy may be what is wrong
+    from edge.offload.address import parse_address  # and this brings an HTTP client
     from edge.offload.credentials import Credentials
 
     try:

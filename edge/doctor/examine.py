@@ -18,8 +18,6 @@ from typing import TYPE_CHECKING
 
 from devices import MACHINE_ALIASES, Board, Sensors, detect, system
 from devices.files import read
-from edge.bundle import open_bundle
-from edge.choice import remembered
 from edge.doctor import machine, v4l2
 from edge.doctor.cameras import PicameraFacts, camera_checks, picamera_check
 from edge.doctor.check import Check, guarded
@@ -28,7 +26,7 @@ from edge.doctor.known_bad import Here
 from edge.doctor.packages import installed_versions, packages_check
 from edge.doctor.probe import Probe, ending, is_there, probe
 from edge.doctor.storage import StorageFacts, storage_checks
-from edge.engines import EXTRAS
+from edge.extras import EXTRAS
 
 if TYPE_CHECKING:
     from edge.offload.address import Address
@@ -129,6 +127,11 @@ def _tried(question: Question, found: Machine, modules: dict[str, str], told: di
     sound = [each.engine for each in facts if each.told is not None and each.told.steps[-1:] == ({"step": "end"},)]
 
     def bundle() -> Iterable[Check]:
+        try:
+            from edge.bundle import open_bundle  # only now: it needs NumPy
+            from edge.choice import remembered
+        except ImportError:
+            return [Check("bundle", "fail", "was not tried: NumPy or OpenCV does not load", "see packages")]
         opened = open_bundle(question.bundle)
         card = opened.card
         attempts: list[Attempt] = [attempt for each in facts for attempt in attempts_of(each)]

@@ -182,6 +182,12 @@ LAST_WORDS = (
         "sudo mount -t sysfs sysfs /sys",
         "https://github.com/microsoft/onnxruntime/issues/10038",
     ),
+    LastWords(
+        r"libopenblas\.so|libf77blas\.so",
+        "wants a library of the system's for linear algebra, as piwheels' NumPy does",
+        "sudo apt install libopenblas0",
+        "https://github.com/numpy/numpy/issues/14772",
+    ),
 )
 """Regular expressions for the output of a child process that failed."""
 
