@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-
 DOT_PRODUCTS = frozenset({"asimddp", "avx_vnni", "avx512_vnni", "amx_int8"})
 
 

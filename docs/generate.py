@@ -11,6 +11,7 @@ from pathlib import Path
 import click
 
 from edge.card import card_schema
+from edge.doctor.check import doctor_schema
 from edge.events import event_schema
 from edge.summary import summary_schema
 from quantize.record import record_schema
@@ -20,6 +21,8 @@ DOCS = Path(__file__).parent
 COMMANDS = {
     "edge-run": "edge.commands.run",
     "edge-eval": "edge.commands.evaluate",
+    "edge-bench": "edge.commands.bench",
+    "edge-doctor": "edge.commands.doctor",
     "edge-train": "train.cli",
     "edge-train check": "train.check_command:check",
     "edge-train pack": "train.pack_command:pack",
@@ -36,6 +39,7 @@ def generated() -> Iterator[tuple[Path, str]]:
     schemas = {
         "build": record_schema(),
         "card": card_schema(),
+        "doctor": doctor_schema(),
         "event": event_schema(),
         "summary": summary_schema(),
         "evaluation": evaluation_schema(),

@@ -13,11 +13,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from edge.errors import CaptureError, EdgeError
+from edge.pace import Pace
 from edge.protocols import Source
 from edge.types import Frame, Notice
 
 AHEAD = 1
 STUCK_S = 1.0
+PACED_S = 0.25
+"""Who waits for the pace looks at least this often whether it has changed."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -35,6 +38,7 @@ class Intake:
 
     `look` sees every frame first, on the source's own thread: it may paint over the picture, and says whether the scene
     is still. A frame that replaces one which was not still is not still either. `limit` frames are given out at most.
+    `pace` says which frames come too early: those of a live source are let go before anything looks at them.
     """
 
     def __init__(
@@ -42,11 +46,13 @@ class Intake:
         sources: Sequence[Source],
         look: Callable[[int, Frame], bool] = lambda source, frame: False,
         limit: int | None = None,
+        pace: Pace | None = None,
     ) -> None:
         self.failures: list[EdgeError] = []
         self._sources = sources
         self._look = look
         self._left = limit
+        self._pace = pace or Pace(len(sources))
         self._waiting: list[deque[tuple[Frame, bool]]] = [deque() for _ in sources]
         self._changed = threading.Condition()
         self._reading = len(sources)
@@ -120,12 +126,26 @@ class Intake:
             self._turn = (batch[-1].source + 1) % len(self._sources)
         return batch
 
+    def _wait(self, number: int) -> None:
+        """Wait until a source that waits may be asked for its next frame."""
+        while (early_s := self._pace.early_s(number, time.monotonic())) > 0:
+            with self._changed:
+                if self._closed or self._sources[number].stopped:
+                    return
+                self._changed.wait(min(early_s, PACED_S))
+
     def _feed(self, number: int) -> None:
         source, waiting = self._sources[number], self._waiting[number]
         delivered = False
         try:
+            if not source.live:
+                self._wait(number)
             for frame in source:
                 delivered = True
+                if source.live and self._pace.early_s(number, time.monotonic()) > 0:
+                    self._pace.paced[number] += 1
+                    del frame
+                    continue
                 still = self._look(number, frame)
                 with self._changed:
                     if source.live:
@@ -140,6 +160,8 @@ class Intake:
                     if self._closed:
                         return
                 del frame  # else its memory were held until the next one comes
+                if not source.live:
+                    self._wait(number)
         except Exception as error:
             fault = f"{source.name}: a fault in the loop: {type(error).__name__}: {error}"
             failure = error if isinstance(error, EdgeError) else CaptureError(fault)

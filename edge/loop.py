@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from edge.errors import EdgeError
+from edge.governor import Governor
 from edge.intake import Intake
 from edge.model import Model
 from edge.motion import MotionGate
@@ -82,6 +83,7 @@ def run(
     scenes: Sequence[Scene],
     *,
     offloader: Offloader | None = None,
+    governor: Governor | None = None,
     reopen: Callable[[Model, str], Model] | None = None,
     max_frames: int | None = None,
     deadline_s: float | None = None,
@@ -93,12 +95,15 @@ def run(
 
     `sources` are open; there is a scene for each. Every frame has a local answer and none waits for the network; after
     the last one, answers under way get two seconds. An engine that fails is replaced by `reopen` (see edge.workers);
-    `tick` is called at least four times a second, whether or not there are frames. Raises CaptureError, SourceError and
-    EngineError, after what there was to yield.
+    `governor` sets the pace and may forbid to offload. `tick` is called at least four times a second, whether or not there
+    are frames. Raises CaptureError, SourceError and EngineError, after what there was to yield.
     """
     tasks = _Tasks(scenes)
     failure: EdgeError | None = None
-    with Intake(sources, lambda number, frame: scenes[number].look(frame), max_frames) as intake:
+    pace = None if governor is None else governor.pace
+    if governor is not None:
+        governor.tick(clock())  # before there are frames
+    with Intake(sources, lambda number, frame: scenes[number].look(frame), max_frames, pace) as intake:
         live = any(source.live for source in sources)
         # one more than infer prepares meanwhile, unless others do; a live frame would only age
         count = model.engine.lanes if live else max(2, model.engine.lanes)
@@ -106,20 +111,22 @@ def run(
         try:
             for seen in workers.results():
                 tick()
+                if governor is not None:
+                    _govern(governor, seen, model, clock())
                 if seen is not None and (event := _event(seen, scenes[seen.taken.source], clock, wall_clock)) is not None:
                     if offloader is not None:
                         offloader.see(event)
                         if event.decision.action == "offload":
-                            event = _offload(event, offloader, scenes[seen.taken.source].policy)
+                            event = _offload(event, offloader, scenes[seen.taken.source].policy, governor)
                     yield event
                     event = None  # what is not referred to any more can be used again
                 seen = None
-                yield from _notices(sources, scenes, workers, offloader)
+                yield from _notices(sources, scenes, workers, offloader, governor)
                 if offloader is not None:
                     yield from (_revision(answer, sources, scenes, clock()) for answer in offloader.answers())
         except EdgeError as error:
             failure = error  # what the cloud still owes us comes first
-    yield from _notices(sources, scenes, workers, offloader)
+    yield from _notices(sources, scenes, workers, offloader, governor)
     if offloader is not None:
         yield from (_revision(answer, sources, scenes, clock()) for answer in offloader.drain(DRAIN_S))
         yield from _taken(offloader.notices)
@@ -175,13 +182,28 @@ def _event(seen: Seen, scene: Scene, clock: Callable[[], float], wall_clock: Cal
     )
 
 
+def _govern(governor: Governor, seen: Seen | None, model: Model, now_s: float) -> None:
+    """Tell the governor what a frame cost, of which the engine does some side by side, and let it look."""
+    if seen is not None and seen.result is not None:
+        timings, engine = seen.timings, model.engine
+        together = engine.lanes * min(engine.batch, len(governor.pace.paced))
+        governor.saw((timings.prepare + timings.infer + timings.decode) / 1e3 / together)
+    governor.tick(now_s)
+
+
 def _notices(
-    sources: Sequence[Source], scenes: Sequence[Scene], workers: Workers, offloader: Offloader | None
+    sources: Sequence[Source],
+    scenes: Sequence[Scene],
+    workers: Workers,
+    offloader: Offloader | None,
+    governor: Governor | None,
 ) -> Iterator[Notice]:
     for notices in [*(source.notices for source in sources), workers.notices, *(scene.policy.notices for scene in scenes)]:
         yield from _taken(notices)
     if offloader is not None:
         yield from _taken(offloader.notices)
+    if governor is not None:
+        yield from _taken(governor.notices)
 
 
 def _taken(notices: deque[Notice]) -> Iterator[Notice]:
@@ -189,14 +211,15 @@ def _taken(notices: deque[Notice]) -> Iterator[Notice]:
         yield notices.popleft()
 
 
-def _offload(event: Event, offloader: Offloader, policy: Policy) -> Event:
-    """Hand the frame over, or, while the endpoint is left in peace, say that the local answer stands."""
-    if offloader.available(event.emitted_s):
+def _offload(event: Event, offloader: Offloader, policy: Policy, governor: Governor | None) -> Event:
+    """Hand the frame over, or, while the endpoint or the board is left in peace, say that the local answer stands."""
+    spared = governor is not None and not governor.offloads
+    if not spared and offloader.available(event.emitted_s):
         offloader.submit(event)
         return event
     offloader.declined += 1
     policy.declined(event.frame.captured_s)
-    reason = f"{event.decision.reason}, endpoint unavailable"
+    reason = f"{event.decision.reason}, {'the governor spares the board' if spared else 'endpoint unavailable'}"
     return replace(event, decision=replace(event.decision, action="accept", reason=reason))
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from devices import Board, detect
 from edge.bundle import Bundle
 from edge.card import Variant
+from edge.choice import Choice
 from edge.engines import EngineOptions, installed, open_engine
 from edge.errors import BundleError, EdgeError, EngineError
 from edge.protocols import Engine, Task
@@ -23,12 +24,13 @@ HOUR_S = 3600.0
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """A variant that passed its golden check, ready for frames."""
+    """A variant that passed its golden check, ready for frames; `options` are what its engine was opened with."""
 
     name: str
     variant: Variant
     engine: Engine
     task: Task
+    options: EngineOptions = field(default_factory=EngineOptions)
 
 
 def preference(variants: Sequence[Variant], machine: str) -> list[Variant]:
@@ -54,18 +56,31 @@ def open_model(
     spin: bool | None = None,
     exact: bool = False,
     lanes: int = 1,
+    choice: Choice | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> Model:
     """Load the best variant that this machine can run and that agrees with its golden check.
 
     Of the variants whose engine is installed, one that cannot run or disagrees is passed over and the next is tried,
-    with a line to `say` each time; when `variant` names one, it alone is tried. Raises BundleError or EngineError when
-    none is left.
+    with a line to `say` each time; when `variant` names one, it alone is tried. A `choice`, which edge-bench made, is
+    tried before all others, on its accelerator and, where one inference runs at a time, with its threads. Raises
+    BundleError or EngineError when none is left.
     """
     board = board or detect()
     options = EngineOptions(threads or board.threads, board.spin if spin is None else spin, exact, lanes)
     if variant:
         return load_variant(bundle, bundle.card.variant(variant), options)
+    if choice is not None:
+        chosen = replace(options, accelerator=choice.accelerator, options=choice.options)
+        if lanes == 1:
+            chosen = replace(chosen, threads=choice.threads)
+        try:
+            model = load_variant(bundle, bundle.card.variant(choice.variant), chosen)
+        except (BundleError, EngineError) as error:
+            say(f"edge-bench's choice, {choice.what}, passed over: {error}")
+        else:
+            say(f"{choice.what} is edge-bench's choice of {choice.measured}; --variant or --threads overrides it")
+            return model
     candidates = runnable(bundle.card.variants, board.machine)
     if not candidates:
         engines = " or ".join(sorted({f"'edge-run[{candidate.engine}]'" for candidate in bundle.card.variants}))
@@ -84,24 +99,34 @@ def open_model(
 class Reopener:
     """Opens a bundle's model anew when its engine has failed: the same variant a few times an hour, then the next one.
 
-    Called with the model that failed and why; takes the arguments of `open_model`. Raises EngineError when every variant
-    that may run here has failed as often.
+    One that ran on an accelerator gets that again, as often, and then the CPU. Called with the model that failed and why;
+    takes the arguments of `open_model`. Raises EngineError when every variant that may run here has failed as often.
     """
 
     def __init__(
         self, bundle: Bundle, options: EngineOptions, board: Board, *, variant: str | None = None, attempts: int = 3
     ) -> None:
-        self._bundle, self._options = bundle, options
+        self._bundle = bundle
         card = bundle.card
-        self._left = [card.variant(variant)] if variant else runnable(card.variants, board.machine)
+        variants = [card.variant(variant)] if variant else runnable(card.variants, board.machine)
+        self._left = [(candidate, options) for candidate in variants]
+        self._accelerated: tuple[Variant, EngineOptions] | None = None
         self._attempts = attempts
-        self._opened_s: dict[str, deque[float]] = {}
+        self._opened_s: dict[tuple[str, str], deque[float]] = {}
 
     def __call__(self, failed: Model, reason: str) -> Model:
         """Another engine for the variant that failed or, when that has been tried enough, for the next."""
-        candidates = sorted(self._left, key=lambda variant: variant.name != failed.variant.name)
+        if self._accelerated is None and failed.options.accelerator != "cpu":
+            self._accelerated = (failed.variant, failed.options)
+            self._left.append(self._accelerated)
+        asked_for = (failed.variant.name, failed.options.accelerator)
+        candidates = sorted(
+            self._left,
+            key=lambda one: ((one[0].name, one[1].accelerator) != asked_for, one[0].name != failed.variant.name),
+        )
         for candidate in candidates:
-            tried_s = self._opened_s.setdefault(candidate.name, deque())
+            variant, options = candidate
+            tried_s = self._opened_s.setdefault((variant.name, options.accelerator), deque())
             now_s = time.monotonic()
             while tried_s and now_s - tried_s[0] > HOUR_S:
                 tried_s.popleft()
@@ -110,7 +135,7 @@ class Reopener:
                 continue
             tried_s.append(now_s)
             try:
-                return load_variant(self._bundle, candidate, self._options)
+                return load_variant(self._bundle, variant, options)
             except (BundleError, EngineError) as error:
                 reason = str(error)
                 self._left.remove(candidate)
@@ -125,7 +150,7 @@ def load_variant(bundle: Bundle, variant: Variant, options: EngineOptions) -> Mo
     except EdgeError:
         engine.close()
         raise
-    return Model(bundle.card.name, variant, engine, TASKS[bundle.card.task](bundle.card, variant))
+    return Model(bundle.card.name, variant, engine, TASKS[bundle.card.task](bundle.card, variant), options)
 
 
 def _golden_check(bundle: Bundle, variant: Variant, engine: Engine) -> None:

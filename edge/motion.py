@@ -33,6 +33,8 @@ class MotionGate:
     a share `start_share` of changed pixels, and closes after `calm_frames` frames in a row below `stop_share`; closed,
     it still lets a frame through every `refresh_s` seconds.
 
+    `tolerance` multiplies both shares, and may change at any time: a board that must do less lets smaller changes pass.
+
     The defaults lost no object in benchmarks/motion.py: 0.1% of the pixels, 7 of 96 x 72, is about the smallest object that
     a detector of 416 x 416 finds. A slower background only saves less there.
     """
@@ -57,6 +59,7 @@ class MotionGate:
         self.inferred = 0
         self.skipped = 0
         self.share = 0.0
+        self.tolerance = 1.0
 
     def moves(self, image: UInt8, now_s: float) -> bool:
         """Whether to infer on this BGR picture [height, width, 3], captured at `now_s`; `share` is what it saw."""
@@ -68,10 +71,10 @@ class MotionGate:
         self.share = max(self._changed(small, self._background), self._changed(small, self._inferred))
         passed_s, self._seen_s = max(0.0, now_s - self._seen_s), now_s
         cv2.accumulateWeighted(small, self._background, 1 - math.exp(-passed_s / self._adapt_s))
-        if self.share >= self._start_share:
+        if self.share >= self._start_share * self.tolerance:
             self._open, self._calm = True, 0
         elif self._open:
-            self._calm = self._calm + 1 if self.share < self._stop_share else 0
+            self._calm = self._calm + 1 if self.share < self._stop_share * self.tolerance else 0
             self._open = self._calm < self._calm_frames
         if self._open or now_s - self._inferred_s >= self._refresh_s - TICK_S:
             return self._infer(small, now_s)

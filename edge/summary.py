@@ -69,13 +69,31 @@ class Latencies(msgspec.Struct, frozen=True):
 
 
 class SourceCounts(msgspec.Struct, frozen=True):
-    """One source's share: events, frames replaced by newer ones, pictures that could not be read, times it was lost."""
+    """One source's share: events, frames replaced by newer ones, pictures that could not be read, times it was lost, and
+    frames that the governor let go.
+    """
 
     name: str
     frames: int
     dropped: int
     skipped: int
     lost: int
+    paced: int
+
+
+class RungTime(msgspec.Struct, frozen=True):
+    """A rung of the governor: how much of what can be done is done there, and how much of the time it was."""
+
+    rate: float
+    share: float
+
+
+class Governed(msgspec.Struct, frozen=True):
+    """What the governor did: its steps, the highest temperature it read, and the rungs that it was on, the highest first."""
+
+    steps: int
+    max_temperature_c: float | None
+    rungs: list[RungTime]
 
 
 class Summary(msgspec.Struct, frozen=True):
@@ -90,7 +108,8 @@ class Summary(msgspec.Struct, frozen=True):
     earlier one's, `spool_lost` given up or not written, and `spool_waiting` are there in the end.
     `events_lost` events and video frames could not be written. `still` frames carry an earlier result,
     `failed` ones had none because the engine failed, and `engine_reopened` says how often that was mended. `threads` is
-    the engine's share of the board, spread over `lanes` frames at a time. `sources` are told one by one, too. CPU time
+    the engine's share of the board, spread over `lanes` frames at a time. `paced` frames were let go by the `governor`,
+    which is null where there is none. `sources` are told one by one, too. CPU time
     and peak memory are this process's; `reader_cpu_seconds` are those of the processes that read cameras.
     """
 
@@ -109,6 +128,7 @@ class Summary(msgspec.Struct, frozen=True):
     fps: float
     dropped: int
     skipped: int
+    paced: int
     offloaded: int
     revised: int
     offload_given_up: int
@@ -126,6 +146,7 @@ class Summary(msgspec.Struct, frozen=True):
     cpu_seconds: float
     reader_cpu_seconds: float
     peak_rss_mb: float
+    governor: Governed | None
     ended: str
 
 

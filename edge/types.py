@@ -347,6 +347,7 @@ NoticeKind: TypeAlias = Literal[
     "guarantee-withdrawn",
     "endpoint-lost",
     "endpoint-back",
+    "governor",
 ]
 
 
@@ -354,7 +355,8 @@ NoticeKind: TypeAlias = Literal[
 class Notice:
     """Something that happened to the loop rather than to a frame: a camera lost or back, an engine reopened.
 
-    `about` is the source's or the variant's name, or the endpoint's URL, `at_s` seconds since 1970, `text` one line for people.
+    `about` is the source's or the variant's name, the endpoint's URL, or the limit that the governor holds; `at_s` is in
+    seconds since 1970, `text` one line for people.
     """
 
     kind: NoticeKind

@@ -19,6 +19,8 @@ COMMANDS = {
     "edge-eval": "edge.commands.evaluate",
     "edge-quantize": "quantize.cli",
     "edge-cloud": "cloud.cli",
+    "edge-doctor": "edge.commands.doctor",
+    "edge-bench": "edge.commands.bench",
 }
 LISTED = subprocess.run(["git", "ls-files", "*.md"], cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout
 PAGES = [REPOSITORY / name for name in LISTED.split()]

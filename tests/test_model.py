@@ -135,7 +135,7 @@ def test_a_model_whose_outputs_are_not_finite_is_refused(tmp_path: Path, three: 
 
 
 def test_no_engine_installed(tmp_path: Path, three: dict[str, bytes], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edge.engines.EXTRAS", {"onnx": ("no_such_package",), "tflite": ("no_such_package",)})
+    monkeypatch.setattr("edge.extras.EXTRAS", {"onnx": ("no_such_package",), "tflite": ("no_such_package",)})
     bundle = open_bundle(write_entries(tmp_path / "x.edge", three))
     for variant in (None, "float32"):
         with pytest.raises(EngineError, match="pip install 'edge-run\\[onnx\\]'") as error:

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -17,12 +18,13 @@ from devices import detect
 from edge.bundle import Bundle, open_bundle
 from edge.capture.forkserver import FORK_SERVER
 from edge.card import ANSWERED_TASKS, Card
+from edge.choice import remembered
 from edge.commands import SETTINGS, OneLineCommand, speaker, version_option
+from edge.commands.run_governor import governor_of
 from edge.commands.run_options import RunOptions, check_idle, class_names, for_source, run_options, score_thresholds
 from edge.commands.run_outputs import check_targets, open_sinks
 from edge.commands.run_policies import policy_of, rules_of
 from edge.commands.run_report import report, summarize
-from edge.engines import EngineOptions
 from edge.errors import EdgeError, UsageError
 from edge.loop import Scene, run
 from edge.model import Model, Reopener, open_model
@@ -104,6 +106,8 @@ def main(**given: Any) -> int:
         labels = [label.name for label in bundle.card.labels]
         rules = rules_of(options, model, sources, offloader, say)
         scenes = _scenes(options, model, labels, sources, rules)
+        gates = [scene.gate for scene in scenes if scene.gate is not None]
+        governor = governor_of(options, detect(), sources, gates, say)
         for source in sources:
             stack.enter_context(source)
         sinks = open_sinks(options, sources, say)
@@ -116,6 +120,7 @@ def main(**given: Any) -> int:
             model,
             scenes,
             offloader=offloader,
+            governor=governor,
             reopen=reopened,
             max_frames=options.max_frames,
             deadline_s=options.engine_timeout,
@@ -126,7 +131,7 @@ def main(**given: Any) -> int:
         service.stopping()
         if failure is None and tally.frames + tally.noticed("frame-failed") == options.max_frames:
             ended = "--max-frames reached"
-    summary = summarize(tally, model, sources, offloader, sinks, ended)
+    summary = summarize(tally, model, sources, offloader, governor, sinks, ended)
     try:
         report(summary, options.summary_path, say, offloading=offloader is not None)
     except EdgeError as error:
@@ -180,11 +185,20 @@ def _close_all(sinks: Sequence[Sink]) -> None:
 def _model(options: RunOptions, bundle: Bundle, live: bool) -> tuple[Model, Reopener]:
     """The model, and what opens it anew. A camera's frame gets all threads at once; a file's frames get one each."""
     board = detect()
+    choice = None if options.variant or options.threads else remembered(board, bundle, say)
     threads = options.threads or board.threads
     lanes = min(options.lanes or (1 if live else threads), threads)
-    spin = board.spin if options.spin is None else options.spin
-    model = open_model(bundle, board=board, variant=options.variant, threads=threads // lanes, spin=spin, lanes=lanes, say=say)
-    engine_options = EngineOptions(threads // lanes, spin, lanes=lanes)
+    model = open_model(
+        bundle,
+        board=board,
+        variant=options.variant,
+        threads=threads // lanes,
+        spin=options.spin,
+        lanes=lanes,
+        choice=choice,
+        say=say,
+    )
+    engine_options = replace(model.options, accelerator="cpu", options=())
     return model, Reopener(bundle, engine_options, board, variant=options.variant)
 
 

@@ -7,13 +7,15 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import click
 
 from edge.commands import bundle_option, second_look_option, threads_option
 from edge.errors import UsageError
+from edge.governor import Quiet
 from edge.policies import POLICIES, Allowance
+from edge.sizes import parse_size
 from edge.tasks.classify import Look
 
 
@@ -68,6 +70,11 @@ class RunOptions:
     offload_cert: str | None
     offload_key: str | None
     offload_token_file: str | None
+    max_temp: float | Literal["auto"] | None
+    max_watts: float | None
+    target_fps: float | None
+    quiet_hours: Quiet | None
+    min_battery: float | None
     max_frames: int | None
 
 
@@ -80,6 +87,25 @@ class _Number(click.FloatRange):
         return number
 
 
+class _Celsius(_Number):
+    name = "C|auto"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """A temperature, or the board's own limit."""
+        return value if value == "auto" else super().convert(value, param, ctx)
+
+
+class _Hours(click.ParamType[Any]):
+    name = "HH:MM-HH:MM"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Quiet:
+        """From when to when."""
+        quiet = value if isinstance(value, Quiet) else Quiet.parse(str(value))
+        if quiet is None:
+            self.fail(f"{value!r}: expected two different times as in 22:00-06:30", param, ctx)
+        return quiet
+
+
 class _Size(click.ParamType[Any]):
     name = "WxH"
 
@@ -87,10 +113,10 @@ class _Size(click.ParamType[Any]):
         """Two numbers of pixels."""
         if isinstance(value, tuple):
             return value
-        found = re.fullmatch(r"(\d{1,5})x(\d{1,5})", str(value))
-        if not found:
+        size_wh = parse_size(str(value))
+        if size_wh is None:
             self.fail(f"{value!r}: expected WIDTHxHEIGHT as in 1280x720", param, ctx)
-        return int(found[1]), int(found[2])
+        return size_wh
 
 
 class _Budget(click.ParamType[Any]):
@@ -273,6 +299,28 @@ OPTIONS = (
     click.option("--offload-key", metavar="FILE", help="... whose key is here, unless it is in the same file."),
     click.option(
         "--offload-token-file", metavar="FILE", help="Send the bearer token in this file.  [default: EDGE_OFFLOAD_TOKEN]"
+    ),
+    click.option(
+        "--max-temp",
+        metavar="C|auto",
+        type=_Celsius(20, 120),
+        help="Take fewer frames to keep the board below this temperature; auto: the limit in its profile.",
+    ),
+    click.option(
+        "--max-watts", metavar="W", type=_Number(0.1, 1000), help="Take fewer frames to keep the board below this power."
+    ),
+    click.option("--target-fps", metavar="F", type=_Number(0.01, 1000), help="Take at most F frames a second of each source."),
+    click.option(
+        "--quiet-hours",
+        metavar="HH:MM-HH:MM",
+        type=_Hours(),
+        help="Do the least from then to then, local time, and ask no endpoint.",
+    ),
+    click.option(
+        "--min-battery",
+        metavar="PERCENT",
+        type=_Number(1, 99),
+        help="Do the least while the board runs on a battery that holds less.",
     ),
     click.option("--max-frames", type=click.IntRange(min=1), help="Stop after this many frames."),
 )

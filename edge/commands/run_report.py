@@ -12,18 +12,26 @@ import msgspec
 
 from edge.errors import EdgeError
 from edge.events import utf8
+from edge.governor import RUNGS, Governor
 from edge.model import Model
 from edge.protocols import Sink, Source
-from edge.summary import SourceCounts, Summary, Tally, cpu_seconds, peak_rss_mb
+from edge.summary import Governed, RungTime, SourceCounts, Summary, Tally, cpu_seconds, peak_rss_mb
 
 if TYPE_CHECKING:
     from edge.offload import Offloader
 
 
 def summarize(
-    tally: Tally, model: Model, sources: Sequence[Source], offloader: Offloader | None, sinks: Sequence[Sink], ended: str
+    tally: Tally,
+    model: Model,
+    sources: Sequence[Source],
+    offloader: Offloader | None,
+    governor: Governor | None,
+    sinks: Sequence[Sink],
+    ended: str,
 ) -> Summary:
     """What the run did, from everything that counted along."""
+    paced = [0] * len(sources) if governor is None else governor.pace.paced
     return Summary(
         source=utf8(", ".join(source.name for source in sources)),
         model=model.name,
@@ -31,7 +39,7 @@ def summarize(
         engine=model.engine.name,
         threads=model.engine.threads * model.engine.lanes,
         lanes=model.engine.lanes,
-        sources=[_counts(source, tally) for source in sources],
+        sources=[_counts(source, tally, let_go) for source, let_go in zip(sources, paced, strict=True)],
         frames=tally.frames,
         still=tally.still,
         failed=tally.noticed("frame-failed"),
@@ -40,6 +48,7 @@ def summarize(
         fps=round(tally.fps, 2),
         dropped=sum(source.dropped for source in sources),
         skipped=sum(len(source.skipped) for source in sources),
+        paced=sum(paced),
         offloaded=offloader.submitted if offloader else 0,
         revised=tally.revised,
         offload_given_up=offloader.given_up if offloader else 0,
@@ -57,19 +66,32 @@ def summarize(
         cpu_seconds=round(cpu_seconds(), 3),
         reader_cpu_seconds=round(cpu_seconds(resource.RUSAGE_CHILDREN), 3),
         peak_rss_mb=round(peak_rss_mb(), 1),
+        governor=None if governor is None else _governed(governor),
         ended=ended,
     )
 
 
-def _counts(source: Source, tally: Tally) -> SourceCounts:
+def _governed(governor: Governor) -> Governed:
+    all_s = sum(governor.seconds) or 1.0
+    rungs = [
+        RungTime(round((number + 1) / RUNGS, 4), round(seconds / all_s, 4))
+        for number, seconds in reversed(list(enumerate(governor.seconds)))
+        if seconds
+    ]
+    return Governed(governor.steps, governor.hottest_c, rungs)
+
+
+def _counts(source: Source, tally: Tally, paced: int) -> SourceCounts:
     frames, lost = tally.by_source[source.name], tally.notices["source-lost", source.name]
-    return SourceCounts(utf8(source.name), frames, source.dropped, len(source.skipped), lost)
+    return SourceCounts(utf8(source.name), frames, source.dropped, len(source.skipped), lost, paced)
 
 
 def report(summary: Summary, path: str | None, say: Callable[[str], None], *, offloading: bool) -> None:
     """Say the summary in a few lines, and write it whole where it was asked for."""
     if summary.frames:
         _say_summary(summary, say)
+        if summary.governor is not None:
+            _say_governed(summary.governor, say)
         if offloading:
             _say_offload(summary, say)
     elif summary.ended.startswith("ended by"):  # by a signal; an error has a line of its own
@@ -94,16 +116,23 @@ def report(summary: Summary, path: str | None, say: Callable[[str], None], *, of
 def _say_summary(summary: Summary, say: Callable[[str], None]) -> None:
     latency = summary.latency_ms
     still = f", {summary.still} still" if summary.still else ""
+    paced = f", {summary.paced} let go by the governor" if summary.paced else ""
     say(
         f"{summary.frames} frame{'s' if summary.frames > 1 else ''} in {summary.seconds:.1f} s"
         f"{f' ({summary.fps:.1f} frames/s)' if summary.fps else ''}, "
-        f"{summary.dropped} dropped, {summary.skipped} skipped{still}; {summary.ended}"
+        f"{summary.dropped} dropped, {summary.skipped} skipped{paced}{still}; {summary.ended}"
     )
     say(
         f"latency p50 {latency.end_to_end.p50:.1f} ms, p99 {latency.end_to_end.p99:.1f} ms "
         f"(p50 of infer {latency.infer.p50:.1f}, prepare {latency.prepare.p50:.1f}, decode {latency.decode.p50:.1f}); "
         f"first result after {summary.first_result_s:.2f} s, cpu {summary.cpu_seconds:.1f} s, peak {summary.peak_rss_mb:.0f} MB"
     )
+
+
+def _say_governed(governed: Governed, say: Callable[[str], None]) -> None:
+    hottest = "" if governed.max_temperature_c is None else f", {governed.max_temperature_c:.1f} °C at most"
+    held = sum(rung.share for rung in governed.rungs if rung.rate < 1)
+    say(f"governor: {governed.steps} step{'' if governed.steps == 1 else 's'}, held back {held:.0%} of the time{hottest}")
 
 
 def _say_offload(summary: Summary, say: Callable[[str], None]) -> None:

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from importlib.util import find_spec
 
 import numpy as np
 
 from edge.card import Variant
 from edge.errors import EngineError
+from edge.extras import EXTRAS as EXTRAS
+from edge.extras import installed as installed
 from edge.protocols import Engine
 from edge.types import Outputs, Tensor
 
-EXTRAS = {"onnx": ("onnxruntime",), "tflite": ("ai_edge_litert", "tflite_runtime")}
-"""Engine → the packages that provide it, any one of which will do."""
+EDGE_TPU_OPERATOR = b"edgetpu-custom-op"
+"""In files that edgetpu_compiler wrote, and in no others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,13 +23,16 @@ class EngineOptions:
     """How an engine runs: its threads, whether they spin within an inference, and whether x86 computes as ARM does.
 
     `lanes` is how many inferences may run at once, each with `threads` threads. `exact` makes ONNX Runtime on x86 compute
-    bit for bit what ARM computes, at a quarter of its speed for s8s8 variants.
+    bit for bit what ARM computes, at a quarter of its speed for s8s8 variants. `accelerator` is "cpu", "cuda", "tensorrt"
+    or "edgetpu", and `options` are its own, given to it as they are; one that cannot be had is an EngineError.
     """
 
     threads: int = 1
     spin: bool = False
     exact: bool = False
     lanes: int = 1
+    accelerator: str = "cpu"
+    options: tuple[tuple[str, str], ...] = ()
 
 
 def _open_onnx(model: bytes, variant: Variant, options: EngineOptions) -> Engine:
@@ -49,9 +53,9 @@ def _open_tflite(model: bytes, variant: Variant, options: EngineOptions) -> Engi
 ENGINES: dict[str, Callable[[bytes, Variant, EngineOptions], Engine]] = {"onnx": _open_onnx, "tflite": _open_tflite}
 
 
-def installed(engine: str) -> bool:
-    """Whether a package that provides this engine is there; imports nothing."""
-    return any(find_spec(package) is not None for package in EXTRAS[engine])
+def for_edge_tpu(model: bytes) -> bool:
+    """Whether a file is compiled for the Edge TPU, without which it cannot run."""
+    return EDGE_TPU_OPERATOR in model
 
 
 def infer(engine: Engine, tensor: Tensor) -> Outputs:

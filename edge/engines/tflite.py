@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import importlib
 import os
 from collections.abc import Iterator
@@ -13,10 +14,12 @@ import numpy as np
 import numpy.typing as npt
 
 from edge.card import Variant
-from edge.engines import EXTRAS, EngineOptions
+from edge.engines import EXTRAS, EngineOptions, for_edge_tpu
 from edge.engines.adapt import InputAdapter, first_line, owned_float32
 from edge.errors import EngineError
 from edge.types import Outputs, Tensor
+
+EDGE_TPU = "libedgetpu.so.1"
 
 
 def _interpreter_module() -> Any:
@@ -62,7 +65,7 @@ class TfliteEngine:
         self._closed = False
         self._idle: LifoQueue[_Lane | None] = LifoQueue()
         for _ in range(options.lanes):
-            self._idle.put(_Lane(model, variant, options.threads))
+            self._idle.put(_Lane(model, variant, options))
 
     def infer(self, tensor: Tensor) -> Outputs:
         """Outputs by role, float32; waits for an interpreter when all are at work. Raises EngineError."""
@@ -88,11 +91,12 @@ class TfliteEngine:
 class _Lane:
     """One interpreter, which only one thread may use at a time."""
 
-    def __init__(self, model: bytes, variant: Variant, threads: int) -> None:
+    def __init__(self, model: bytes, variant: Variant, options: EngineOptions) -> None:
         module = _interpreter_module()
+        more = _delegates(module, model, variant, options)
         try:
             with _hushed():
-                self._interpreter = module.Interpreter(model_content=model, num_threads=threads)
+                self._interpreter = module.Interpreter(model_content=model, num_threads=options.threads, **more)
                 self._interpreter.allocate_tensors()
         except (ValueError, RuntimeError) as error:
             raise EngineError(f"LiteRT refuses {variant.file}: {first_line(error)}") from None
@@ -108,6 +112,24 @@ class _Lane:
         self._interpreter.set_tensor(self._input["index"], values)
         self._interpreter.invoke()
         return {role: _dequantized(role, self._interpreter, detail) for role, detail in self._outputs.items()}
+
+
+def _delegates(module: Any, model: bytes, variant: Variant, options: EngineOptions) -> dict[str, Any]:
+    """What to give the interpreter for its accelerator; nothing for the CPU's. Raises EngineError when it is not there."""
+    accelerator = "edgetpu" if for_edge_tpu(model) else options.accelerator
+    if accelerator == "cpu":
+        return {}
+    if accelerator != "edgetpu":
+        raise EngineError(f"LiteRT has no accelerator {accelerator!r}, it has cpu, edgetpu")
+    try:
+        ctypes.CDLL(EDGE_TPU)  # a library that is not there makes load_delegate complain twice, the second time by itself
+        with _hushed():
+            delegate = module.load_delegate(EDGE_TPU, dict(options.options))
+    except (OSError, ValueError, RuntimeError, AttributeError) as error:
+        raise EngineError(
+            f"{variant.file}: the Edge TPU cannot be used: {first_line(error)}; install Coral's libedgetpu1-std and plug it in"
+        ) from None
+    return {"experimental_delegates": [delegate]}
 
 
 def _find(details: dict[str, dict[str, Any]], name: str, variant: Variant) -> dict[str, Any]:
