@@ -9,7 +9,7 @@ import math
 import re
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from devices.sensors import Reading
@@ -146,17 +146,21 @@ class Governor:
         self._read_s = now_s
         reading = self._read()
         if reading.temperature_c is not None:
-            self.hottest_c = max(reading.temperature_c, self.hottest_c or reading.temperature_c)
+            hottest_c = reading.temperature_c if self.hottest_c is None else self.hottest_c
+            self.hottest_c = max(reading.temperature_c, hottest_c)
         self.seconds[self.rung - 1] += passed_s
         before = self.rung
         resting, self._resting = self._resting, self._rest(reading)
-        why = self._regulate(reading, now_s)
+        blind = self._blind(reading)
+        why = self._regulate(reading, now_s, blind=blind)
         if self._resting:
             why = self._resting
             self._ladder.start(1, now_s)
         elif resting:
             why = "temperature" if resting == "start" else resting
-            self._ladder.start(self._first_rung(reading), now_s)
+            self._ladder.start(self.rung if blind else self._first_rung(reading), now_s)
+            for regulator in self._regulators.values():
+                regulator.start(self._ladder.most)
         for regulator in self._regulators.values():
             regulator.follow(self._ladder.most)
             if self.rung != before:
@@ -164,7 +168,8 @@ class Governor:
         self._apply()
         if self.rung != before:
             self.steps += 1
-            self._why = why if self.rung < before or resting else self._why
+            if self.rung < before or resting or self._why not in self._regulators:
+                self._why = why  # going up, it is what had brought it down
             self._note(self._why, self._cause(self._why, reading))
         self._despair(reading, passed_s)
 
@@ -174,8 +179,8 @@ class Governor:
         if least is not None and reading.battery is not None:
             enough = least + (BATTERY_BACK if self._discharging else 0.0)
             self._discharging = reading.on_battery is not False and reading.battery < enough
-            if self._discharging:
-                return "battery"
+        if self._discharging:
+            return "battery"
         if self._limits.quiet is not None and self._limits.quiet.now(self._wall_clock()):
             return "quiet-hours"
         return ""
@@ -186,7 +191,7 @@ class Governor:
             return RUNGS
         return round(RUNGS * (limit_c - TEMPERATURE.margin - now_c) / START_C)
 
-    def _regulate(self, reading: Reading, now_s: float) -> str:
+    def _regulate(self, reading: Reading, now_s: float, *, blind: bool) -> str:
         """Take a step if the readings ask for one; which of them is the tightest."""
         values = self._values(reading)
         shares = {name: self._regulators[name].update(value, now_s) for name, value in values.items() if value is not None}
@@ -194,7 +199,7 @@ class Governor:
             return ""
         tightest = min(shares, key=lambda name: shares[name])
         wanted = shares[tightest]
-        if self._blind(values) or (reading.load is not None and reading.load >= BUSY):
+        if blind or (reading.load is not None and reading.load >= BUSY):
             wanted = min(wanted, self._ladder.share)
         self._ladder.step(
             wanted,
@@ -204,9 +209,18 @@ class Governor:
         )
         return tightest
 
-    def _blind(self, values: Mapping[str, float | None]) -> bool:
-        """Whether a sensor is gone, which is said."""
-        gone = {name for name, value in values.items() if value is None}
+    def _blind(self, reading: Reading) -> bool:
+        """Whether the sensor of a limit is gone, which is said."""
+        limits = self._limits
+        gone = {
+            name
+            for name, limit, value in (
+                ("temperature", limits.temperature_c, reading.temperature_c),
+                ("power", limits.watts, reading.watts),
+                ("battery", limits.battery, reading.battery),
+            )
+            if limit is not None and value is None
+        }
         for name in sorted(gone - self._gone):
             self._note(name, "the sensor gives nothing any more; no step up until it does")
         self._gone = gone

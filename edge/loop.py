@@ -112,7 +112,7 @@ def run(
             for seen in workers.results():
                 tick()
                 if governor is not None:
-                    _govern(governor, seen, model, clock())
+                    _govern(governor, seen, clock())
                 if seen is not None and (event := _event(seen, scenes[seen.taken.source], clock, wall_clock)) is not None:
                     if offloader is not None:
                         offloader.see(event)
@@ -182,10 +182,10 @@ def _event(seen: Seen, scene: Scene, clock: Callable[[], float], wall_clock: Cal
     )
 
 
-def _govern(governor: Governor, seen: Seen | None, model: Model, now_s: float) -> None:
+def _govern(governor: Governor, seen: Seen | None, now_s: float) -> None:
     """Tell the governor what a frame cost, of which the engine does some side by side, and let it look."""
     if seen is not None and seen.result is not None:
-        timings, engine = seen.timings, model.engine
+        timings, engine = seen.timings, seen.model.engine
         together = engine.lanes * min(engine.batch, len(governor.pace.paced))
         governor.saw((timings.prepare + timings.infer + timings.decode) / 1e3 / together)
     governor.tick(now_s)

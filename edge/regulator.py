@@ -67,6 +67,10 @@ class Regulator:
         self._sum = min(1.0, max(0.0, self._sum + gains.integral * self._error * passed_s))
         return min(1.0, max(0.0, self._sum + gains.gain * self._error))
 
+    def start(self, most: float) -> None:
+        """Allow this much from now on, whatever was allowed before."""
+        self._sum = min(1.0, most)
+
     def follow(self, most: float) -> None:
         """Keep what is allowed from running ahead of what is done: `most` is a little above that."""
         self._sum = min(self._sum, most)

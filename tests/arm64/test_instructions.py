@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
+from pathlib import Path
 
 import msgspec
 import numpy as np
@@ -15,17 +13,15 @@ from edge.engines import EngineOptions
 from edge.errors import EngineError
 from edge.model import load_variant
 from edge.types import Geometry, Tensor
-from quantize.instructions import ROOT_SCRIPT, Counter, open_counter, why_not
+from quantize.instructions import Counter, open_counter, why_not
 
 pytestmark = pytest.mark.arm64
 CPUS = ("cortex-a72", "cortex-a76")
 
 
 @pytest.fixture(scope="module")
-def counter() -> Counter:
-    """A counter in a root that is made where there is none."""
-    if any(why_not(cpu) for cpu in CPUS):
-        subprocess.run(["bash", ROOT_SCRIPT], check=True, env=os.environ | {"PYTHON": sys.executable})
+def counter(root: Path) -> Counter:
+    """A counter in the root of these tests, which the wheel's engines are in."""
     counter = open_counter(CPUS)
     assert counter is not None, [why_not(cpu) for cpu in CPUS]
     return counter
