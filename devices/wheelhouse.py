@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import os
 import re
 import shutil
 import subprocess
 import sys
+import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -20,6 +22,7 @@ OLDEST_PYTHON = (3, 10)
 OLDEST_GLIBC = 17
 """Wheels are for glibc 2.17 or later."""
 ROUNDS = 6
+SUMS = "SHA256SUMS"
 ENGINES = ("onnx", "tflite")
 
 
@@ -236,7 +239,7 @@ Try it:                        ~/edge/bin/edge-run --source demo --max-frames 30
 
 def checksums(folder: Path) -> str:
     """SHA256SUMS of the folder's files, as sha256sum checks them."""
-    files = sorted(one for one in folder.iterdir() if one.name != "SHA256SUMS")
+    files = sorted(one for one in folder.iterdir() if one.name != SUMS)
     return "".join(f"{hashlib.sha256(one.read_bytes()).hexdigest()}  {one.name}\n" for one in files)
 
 
@@ -247,7 +250,10 @@ def foreign(of: Target, folder: Path) -> list[str]:
 
 
 def make(of: Target, wheel: Path, out: Path, constraints: Path | None = None) -> None:
-    """Make the wheelhouse in `out`, in place of what was there once everything has come; raises WheelhouseError."""
+    """Make the wheelhouse in `out`, in place of one that was there once everything has come; raises WheelhouseError."""
+    out = out.absolute()
+    if os.path.lexists(out) and not _is_replaceable(out):
+        raise WheelhouseError(f"{out}: is there and no wheelhouse; choose another --out")
     part = out.with_name(f"{out.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
@@ -256,11 +262,16 @@ def make(of: Target, wheel: Path, out: Path, constraints: Path | None = None) ->
         if strange := foreign(of, part):
             raise WheelhouseError(f"pip downloaded {', '.join(strange)}, not for {of.machine}; upgrade pip", exit_code=1)
         (part / "README.txt").write_text(describe(of, wheel, part))
-        (part / "SHA256SUMS").write_text(checksums(part))
+        (part / SUMS).write_text(checksums(part))
         shutil.rmtree(out, ignore_errors=True)
         part.rename(out)
     finally:
         shutil.rmtree(part, ignore_errors=True)
+
+
+def _is_replaceable(out: Path) -> bool:
+    """Whether it is a folder that is empty, or that this command has made."""
+    return out.is_dir() and not out.is_symlink() and ((out / SUMS).is_file() or not any(out.iterdir()))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -286,8 +297,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except WheelhouseError as error:
         sys.stderr.write(f"wheelhouse: {error}\n")
         return error.exit_code
+    except zipfile.BadZipFile:
+        sys.stderr.write(f"wheelhouse: {given.wheel}: it, or one that pip downloaded, is no wheel; make wheel, and try again\n")
+        return 2
     except OSError as error:
-        sys.stderr.write(f"wheelhouse: {error.filename}: {error.strerror}; choose another --out\n")
+        where = "" if error.filename is None else f"{error.filename}: "
+        sys.stderr.write(f"wheelhouse: {where}{error.strerror or error}; choose another --out\n")
         return 1
     wheels = list(out.glob("*.whl"))
     packed = sum(one.stat().st_size for one in wheels) / MIB

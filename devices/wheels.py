@@ -6,7 +6,7 @@ import ast
 import operator
 import re
 import zipfile
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from email.message import Message
 from email.parser import HeaderParser
@@ -58,8 +58,11 @@ def extras_of(wheel: Path) -> set[str]:
 
 
 def _metadata(wheel: Path) -> Message:
+    """The wheel's METADATA; raises zipfile.BadZipFile for what is no wheel."""
     with zipfile.ZipFile(wheel) as archive:
-        name = next(name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
+        name = next((name for name in archive.namelist() if name.endswith(".dist-info/METADATA")), None)
+        if name is None:
+            raise zipfile.BadZipFile("no METADATA")
         return HeaderParser().parsestr(archive.read(name).decode("utf-8", "replace"))
 
 
@@ -127,7 +130,7 @@ def _value(node: ast.expr, environment: Mapping[str, str]) -> bool:
     if isinstance(node.ops[0], (ast.In, ast.NotIn)):
         return bool(comparison(*texts))
     if any(isinstance(side, ast.Name) and "version" in side.id for side in sides):
-        return bool(comparison(*(list(_numbers(text)) for text in texts)))
+        return bool(comparison(*map(_numbers, texts)))
     return bool(comparison(*texts))
 
 
@@ -137,6 +140,11 @@ def _text(node: ast.expr) -> str:
     raise ValueError(ast.dump(node))
 
 
-def _numbers(version: str) -> Iterator[int]:
-    for part in version.split("."):
-        yield int(re.match(r"\d*", part)[0] or 0)  # type: ignore[index]  # it matches whatever comes
+def _numbers(version: str) -> list[int]:
+    """A version to compare, without the zeros at its end (PEP 440); raises ValueError for a wildcard."""
+    if "*" in version:
+        raise ValueError(version)
+    numbers = [int(number) for number in re.findall(r"(\d+)[^.]*", version)]
+    while numbers and not numbers[-1]:
+        numbers.pop()
+    return numbers

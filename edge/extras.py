@@ -10,4 +10,12 @@ EXTRAS = {"onnx": ("onnxruntime",), "tflite": ("ai_edge_litert", "tflite_runtime
 
 def installed(engine: str) -> bool:
     """Whether a package that provides this engine is there."""
-    return any(find_spec(package) is not None for package in EXTRAS[engine])
+    return any(map(is_there, EXTRAS[engine]))
+
+
+def is_there(module: str) -> bool:
+    """Whether a module could be imported; imports nothing."""
+    try:
+        return find_spec(module) is not None
+    except (ImportError, ValueError, AttributeError):  # a half-installed package
+        return False

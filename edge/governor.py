@@ -131,8 +131,8 @@ class Governor:
 
     @property
     def offloads(self) -> bool:
-        """Whether frames may be sent: not from the lowest rung, where nothing else is left to save."""
-        return self._ladder.rung > 1
+        """Whether frames may be sent: not before the first look, nor from the lowest rung: all else is saved there."""
+        return not self._resting and self._ladder.rung > 1
 
     def saw(self, cost_s: float) -> None:
         """A frame took the engine so many seconds."""
@@ -168,8 +168,10 @@ class Governor:
         self._apply()
         if self.rung != before:
             self.steps += 1
-            if self.rung < before or resting or self._why not in self._regulators:
-                self._why = why  # going up, it is what had brought it down
+            if self.rung < before or resting:
+                self._why = why
+            elif self._why not in self._regulators:  # up from where it was started after a rest
+                self._why = next(iter(self._regulators))
             self._note(self._why, self._cause(self._why, reading))
         self._despair(reading, passed_s)
 

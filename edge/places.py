@@ -12,12 +12,17 @@ LONGEST_FILE_NAME = 240
 """In bytes; file systems allow 255, and some things are written beside their place first."""
 
 
-def check_writable(path: Path, option: str) -> None:
-    """Raise UsageError, under the option that names the path, where neither it nor folders above it can be made there."""
+def check_writable(path: Path, option: str, *, inside: bool = False) -> None:
+    """Raise UsageError, under the option that names the path, where neither it nor folders above it can be made there.
+
+    `inside`: a folder that is there is written into; without it, what is there is replaced from beside it.
+    """
     refused = f"{option} {path}: cannot be written there"
     if any(len(os.fsencode(part)) > LONGEST_FILE_NAME for part in path.parts):
         raise UsageError(f"{refused}: a name is longer than {LONGEST_FILE_NAME} bytes; choose a shorter one")
-    parent = next(folder for folder in path.absolute().parents if os.path.lexists(folder))
+    whole = path.absolute()
+    above = whole.parents or (whole,)
+    parent = next(folder for folder in ((whole, *above) if inside else above) if os.path.lexists(folder))
     try:
         os.rmdir(tempfile.mkdtemp(dir=parent, prefix=".edge-"))  # asking for permission alone misses full disks
     except OSError as error:

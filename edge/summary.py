@@ -104,9 +104,9 @@ class Summary(msgspec.Struct, frozen=True):
     `dropped` frames were replaced by newer ones, `skipped` ones could not be read, `offloaded` were sent to the
     endpoint, `revised` came back in time, `late` did not, `offload_failed` not at all, `offload_given_up` had waited for it
     in a full queue, `withheld` were not sent because what is private could not be redacted, `offload_declined` were
-    uncertain while the endpoint was away. `spooled` were written to the disk, `spool_sent` sent from there, this run's or an
-    earlier one's, `spool_lost` given up or not written, and `spool_waiting` are there in the end.
-    `events_lost` events and video frames could not be written. `still` frames carry an earlier result,
+    uncertain while the endpoint was away or the governor spared the board. `spooled` were written to the disk, `spool_sent`
+    sent from there, this run's or an earlier one's, `spool_lost` given up or not written, and `spool_waiting` are there in
+    the end. `events_lost` events and video frames could not be written. `still` frames carry an earlier result,
     `failed` ones had none because the engine failed, and `engine_reopened` says how often that was mended. `threads` is
     the engine's share of the board, spread over `lanes` frames at a time. `paced` frames were let go by the `governor`,
     which is null where there is none. `sources` are told one by one, too. CPU time

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -112,6 +113,19 @@ def test_a_run_without_a_network_then_one_with_it(detect: Command, tmp_path: Pat
         assert f"offload: spool: 1 frame waits in {tmp_path / 'spool'} from before" in done.err
         assert (summary_in(tmp_path)["spool_sent"], summary_in(tmp_path)["spool_waiting"]) == (1, 0)
         assert np.abs(endpoint.pictures[0][:72, :72].astype(int) - 128).max() <= 6
+
+
+def test_in_quiet_hours_the_spool_waits_too(detect: Command, tmp_path: Path) -> None:
+    assert detect("--offload", "http://127.0.0.1:9", "--spool", tmp_path / "spool").code == 0
+    with serving(finds_nothing, METADATA) as endpoint:
+        quiet = ["--quiet-hours", "00:00-12:00", "--quiet-hours", "12:00-00:00"][2 * (time.localtime().tm_hour >= 12) :][:2]
+        done = detect("--offload", endpoint.url, "--spool", tmp_path / "spool", *quiet, "--source", "demo", "--max-frames", 4)
+        assert done.code == 0, done.err
+        assert endpoint.pictures == []
+    found = summary_in(tmp_path)
+    assert (found["offloaded"], found["spool_sent"], found["spool_waiting"]) == (0, 0, 1)
+    assert found["offload_declined"] > 0
+    assert "more were uncertain while the endpoint was away or the governor spared the board" in done.err
 
 
 def test_an_answer_after_the_deadline_is_counted(detect: Command, tmp_path: Path) -> None:

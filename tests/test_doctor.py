@@ -8,6 +8,7 @@ import resource
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from edge.commands.doctor import lines, main
 from edge.doctor.check import Check, doctor_schema, failure, guarded
 from edge.doctor.examine import Machine, Question, examine
 from edge.doctor.probe import Probe
+from edge.doctor.storage import StorageFacts, storage_checks
 from edge.errors import BundleError
 from tests.devices.faked import machine
 
@@ -173,10 +175,31 @@ def test_storage_and_clock(tmp_path: Path, on: Callable[..., dict[str, Check]], 
     machine(root, {"proc/mounts": "/dev/root / squashfs ro 0 0\ntmpfs /var tmpfs rw 0 0"})
     checks = on(root, bundle=tiny_edge, events=tmp_path / "not there")
     assert (checks["events"].status, checks["events"].mend) == ("fail", f"mkdir -p '{tmp_path}/not there'")
+    (tmp_path / "events.jsonl").touch()
+    assert on(root, bundle=tiny_edge, events=tmp_path / "events.jsonl")["events"].text.endswith(f" in {tmp_path}")
     assert checks["root"].text.startswith("squashfs, read-only")
     assert "not set by the network; without a battery-backed clock" in checks["clock"].text
     machine(root, {"proc/mounts": "overlay / overlay rw 0 0", "proc/cmdline": "rootwait boot=overlay quiet"})
     assert "lost at the next start" in on(root, bundle=tiny_edge)["root"].text
+
+
+@pytest.mark.parametrize(
+    ("told", "text", "mend"),
+    [
+        ({"there": False}, "/e is no folder", "mkdir -p /e"),
+        ({"writable": False}, "/e cannot be written to", "sudo chown $USER /e, or"),
+        ({"writable": False, "read_only": True}, "/e is on a read-only file system", "another file system"),
+        ({"free_mb": 19}, "19 MiB free in /e", "free some space"),
+        ({"free_mb": 499}, "499 MiB free in /e", "free some space"),
+        ({"free_mb": 500}, "500 MiB free in /e", ""),
+    ],
+)
+def test_where_events_go(told: dict[str, Any], text: str, mend: str) -> None:
+    facts = StorageFacts("/e", there=True, writable=True, read_only=False, free_mb=9999, mounts="", cmdline="")
+    check = storage_checks(replace(facts, **told))[0]
+    assert check.text == text
+    assert mend in check.mend
+    assert (check.status == "ok") == (check.mend == "")
 
 
 def test_no_engine_at_all(tmp_path: Path, on: Callable[..., dict[str, Check]], tiny_edge: Path) -> None:
@@ -301,6 +324,27 @@ def test_on_this_machine_it_takes_little_and_loads_no_engine() -> None:
     assert "\x1b" not in done.stdout
     assert "int8-x86 would run; its golden check agrees" in done.stdout
     assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 3
+
+
+@pytest.mark.parametrize(
+    ("body", "code", "said"),
+    [("raise ImportError('no')", 1, "fails: "), ("import os; os.kill(os.getpid(), 4)", 1, "dies of SIGILL")],
+)
+def test_a_numpy_that_cannot_be_imported_ends_no_command(body: str, code: int, said: str, tmp_path: Path) -> None:
+    (tmp_path / "numpy").mkdir()
+    (tmp_path / "numpy" / "__init__.py").write_text(body)
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "edge.commands.doctor", *arguments]
+        environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+        return subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=ROOT, env=environment, check=False)
+
+    done = run()
+    assert (done.returncode, done.stderr) == (code, "")
+    assert said in done.stdout
+    done = run("--offload", "http://127.0.0.1:9")
+    assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (2, "", 1)
+    assert "--offload: is not examined while NumPy" in done.stderr
 
 
 def test_a_numpy_that_does_not_load_is_named(tmp_path: Path) -> None:

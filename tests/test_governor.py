@@ -172,7 +172,9 @@ def test_a_hot_board_begins_with_less() -> None:
 
 def test_a_cold_board_begins_with_all_and_without_a_word() -> None:
     machine = Machine(Limits(temperature_c=70.0))
+    assert not machine.governor.offloads  # nobody knows yet
     assert machine.passes(30) == []
+    assert machine.governor.offloads
     assert machine.fps == math.inf
 
 
@@ -288,7 +290,64 @@ def test_a_low_battery_does_the_least_until_it_is_charged() -> None:
     assert machine.governor.offloads
 
 
-def test_quiet_hours(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_battery_that_vanishes_is_no_full_one() -> None:
+    machine = Machine(Limits(battery=0.2), Reading(battery=0.19, on_battery=True))
+    machine.passes(10)
+    machine.reading = Reading()
+    (gone,) = machine.passes(300)
+    assert (gone.about, gone.text) == ("battery", "the sensor gives nothing any more; no step up until it does")
+    assert machine.governor.rung == 1
+    machine.reading = Reading(battery=0.9, on_battery=True)
+    machine.passes(10)
+    assert machine.governor.rung == RUNGS
+
+
+EVENING_S = time.mktime((2026, 11, 29, 22, 0, 0, 0, 0, -1))
+NIGHT_S = 8.5 * 3600
+
+
+@pytest.mark.parametrize(
+    ("limits", "reading"),
+    [(Limits(temperature_c=70.0), COLD), (Limits(watts=9.0), Reading(watts=5.0)), (Limits(battery=0.2), Reading(battery=0.9))],
+)
+def test_after_quiet_hours_it_stays_at_what_it_began_with(limits: Limits, reading: Reading) -> None:
+    machine = Machine(replace(limits, quiet=Quiet.parse("22:00-06:30")), reading)
+    machine.wall_s = EVENING_S
+    machine.passes(300)
+    machine.wall_s += NIGHT_S
+    assert [notice.about for notice in machine.passes(300)] == ["quiet-hours"]
+    assert machine.governor.rung == RUNGS
+
+
+def test_after_quiet_hours_no_step_up_without_the_sensor() -> None:
+    machine = Machine(Limits(temperature_c=70.0, quiet=Quiet.parse("22:00-06:30")))
+    machine.wall_s = EVENING_S
+    machine.passes(10)
+    machine.reading = Reading()
+    machine.wall_s += NIGHT_S
+    assert [notice.about for notice in machine.passes(300)] == ["temperature"]
+    assert machine.governor.rung == 1
+
+
+def test_what_follows_quiet_hours_is_not_about_them() -> None:
+    machine = Machine(Limits(temperature_c=70.0, quiet=Quiet.parse("22:00-06:30")), Reading(temperature_c=60.0))
+    machine.wall_s = EVENING_S
+    machine.passes(10)
+    machine.wall_s += NIGHT_S
+    abouts = [notice.about for notice in machine.passes(300)]
+    assert abouts[0] == "quiet-hours"
+    assert set(abouts[1:]) == {"temperature"}
+
+
+@pytest.mark.parametrize("celsius", [(0.0, -5.0), (-5.0, 0.0)])
+def test_the_hottest_may_be_freezing(celsius: tuple[float, float]) -> None:
+    machine = Machine(Limits(temperature_c=70.0))
+    for machine.reading in map(Reading, celsius):
+        machine.passes(1)
+    assert machine.governor.hottest_c == 0.0
+
+
+def test_quiet_hours() -> None:
     quiet = Quiet.parse("22:00-06:30")
     machine = Machine(Limits(quiet=quiet))
     machine.wall_s = time.mktime((2026, 11, 29, 21, 59, 0, 0, 0, -1))
@@ -495,6 +554,7 @@ def test_the_lowest_rung_asks_no_endpoint(model: Model, celsius: float, asked: b
     scenes = [Scene(PerFrame(Threshold(1.0)))]
     events = [one for one in run([source], model, scenes, offloader=offloader, governor=governor) if isinstance(one, Event)]  # type: ignore[arg-type]
     late = events[1:] or events
+    assert late
     assert all((event.decision.action == "offload") == asked for event in late)
     assert bool(offloader.declined) != asked
     if not asked:

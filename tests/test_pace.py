@@ -99,3 +99,16 @@ def test_a_file_that_waits_can_be_closed() -> None:
         intake.take()
         begun_s = time.monotonic()
     assert time.monotonic() - begun_s < 1.0
+
+
+def test_a_file_that_waits_hears_a_signal() -> None:
+    """A handler only sets the flag: it may not notify whoever waits."""
+    pace, source = Pace(1), Given(numbered(6))
+    pace.intervals_s = [60.0]
+    with Intake([source], pace=pace) as intake:
+        assert len(intake.take()) == 1
+        begun_s = time.monotonic()
+        source.stop()
+        assert intake.take() == []
+        assert time.monotonic() - begun_s < 0.8
+    assert source.read == 1

@@ -69,7 +69,7 @@ def check(
     if cache is not None and not is_url(data):
         raise UsageError(f"--cache {cache}: is for shards of http servers, which {data} has none of; leave it out")
     if cache is not None:
-        check_writable(cache, "--cache")
+        check_writable(cache, "--cache", inside=True)
     labels = None if labels_file is None else read_labels(labels_file)
     meter = _Meter()
     if shards:

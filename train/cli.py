@@ -212,7 +212,7 @@ def _plan(data: tuple[str, ...], out: Path, trust: bool, options: dict[str, Any]
         raise UsageError(f"--data {data[-1]}: one data set is given twice, and would count twice; give each once")
     if is_run(out):
         raise UsageError(f"--out {out}: has a run; go on with it by --resume, give another folder, or remove it")
-    check_writable(out, "--out")
+    check_writable(out, "--out", inside=True)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UsageError(f"--out {out}: is there and not an empty folder; give another name")
     name = options["name"] or out.resolve().name
@@ -231,7 +231,7 @@ def _plan(data: tuple[str, ...], out: Path, trust: bool, options: dict[str, Any]
     if options["cache"] is not None and not any(is_url(one) for one in data):
         raise UsageError(f"--cache {options['cache']}: is for shards of http servers, which --data has none of; leave it out")
     if options["cache"] is not None:
-        check_writable(options["cache"], "--cache")
+        check_writable(options["cache"], "--cache", inside=True)
     cache_mb = options["cache_mb"] or 4096.0
     cache = None if options["cache"] is None else ShardCache(options["cache"], cache_mb)
     task, labels = described(data, cache)

@@ -34,7 +34,7 @@ def pack(data: Path, out: Path, shard_mb: float, labels_file: Path | None) -> No
     """
     if os.path.lexists(out) and (not out.is_dir() or any(out.iterdir())):
         raise UsageError(f"--out {out}: is there and not an empty folder; give another")
-    check_writable(out, "--out")
+    check_writable(out, "--out", inside=True)
     task = task_of(data)
     labels = labels_of(data) if labels_file is None else read_labels(labels_file)
     train, val = parts_of(data, labels, task)

@@ -94,17 +94,17 @@ def open_data(
     it of.
     """
     option = "--val-share" if count is None else "--val-count"
-    unused = f"{option}: {' and '.join(data)} {{}}, which is what measures; leave the option out"
+    where, unused = f"{option}: {' and '.join(data)}", "which is what measures; leave the option out"
     asked = share is not None or count is not None
     if any(is_shards(one) for one in data):
         if asked:
-            raise UsageError(unused.format("are shards with a val part"))
+            raise UsageError(f"{where} {'is' if len(data) == 1 else 'are'} shards with a val part, {unused}")
         return _shards(data, labels, cache)
     fit: list[Picture] = []
     val: list[Picture] = []
     found = [(one, *parts_of(Path(one), labels, task)) for one in data]
     if asked and not any(apart is None for _, _, apart in found):
-        raise UsageError(unused.format("has a val part" if len(data) == 1 else "have val parts"))
+        raise UsageError(f"{where} {'has a val part' if len(data) == 1 else 'have val parts'}, {unused}")
     for one, more, apart in found:
         if apart is None:
             part = SHARE if share is None else share

@@ -14,6 +14,7 @@ import msgspec
 from edge.commands import SETTINGS, OneLineCommand, bundle_option, version_option
 from edge.doctor.check import Check, Status
 from edge.doctor.examine import Question, examine
+from edge.doctor.probe import has_packages, probe
 from edge.errors import BundleError, UsageError
 
 NAME = "edge-doctor"
@@ -81,8 +82,10 @@ def _camera_path(camera: str | None) -> str | None:
 
 
 def _with_endpoint(question: Question, url: str, ca: str | None) -> Question:
-    from edge.bundle import open_bundle  # only now: NumPy may be what is wrong
-    from edge.offload.address import parse_address  # and this brings an HTTP client
+    if not has_packages(probe(("packages",))):
+        raise UsageError("--offload: is not examined while NumPy or OpenCV does not load; edge-doctor without it says why")
+    from edge.bundle import open_bundle
+    from edge.offload.address import parse_address
     from edge.offload.credentials import Credentials
 
     try:

@@ -20,12 +20,13 @@ from edge.capture.forkserver import FORK_SERVER
 from edge.card import ANSWERED_TASKS, Card
 from edge.choice import remembered
 from edge.commands import SETTINGS, OneLineCommand, speaker, version_option
-from edge.commands.run_governor import governor_of
+from edge.commands.run_governor import governor_of, governs
 from edge.commands.run_options import RunOptions, check_idle, class_names, for_source, run_options, score_thresholds
 from edge.commands.run_outputs import check_targets, open_sinks
 from edge.commands.run_policies import policy_of, rules_of
 from edge.commands.run_report import report, summarize
 from edge.errors import EdgeError, UsageError
+from edge.governor import Governor
 from edge.loop import Scene, run
 from edge.model import Model, Reopener, open_model
 from edge.motion import MotionGate
@@ -95,10 +96,13 @@ def main(**given: Any) -> int:
             return model
 
         def pays_for(size: int) -> bool:
+            if governs(options) and (governor is None or not governor.offloads):
+                return False
             budget = next((rule for rule in rules if isinstance(rule, Budget)), None)  # there is none yet at the very start
             return options.policy != "budget" or (budget is not None and budget.spares(size / 1e6))
 
         rules: list[Rule | None] = []
+        governor: Governor | None = None
         offloader: Offloader | None = None
         if options.offload is not None:
             offloader = _open_offloader(options.offload, options, model, bundle.card, pays_for)

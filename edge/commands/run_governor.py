@@ -17,6 +17,12 @@ COUNTERS_S = 0.05
 """Energy counters become watts between two looks."""
 
 
+def governs(options: RunOptions) -> bool:
+    """Whether anything is to be held."""
+    asked = (options.max_temp, options.max_watts, options.target_fps, options.quiet_hours, options.min_battery)
+    return any(one is not None for one in asked)
+
+
 def governor_of(
     options: RunOptions,
     board: Board,
@@ -26,8 +32,7 @@ def governor_of(
     root: Path = Path("/"),
 ) -> Governor | None:
     """The governor, or None where nothing is to be held. Raises UsageError where the sensor for it is missing."""
-    asked = (options.max_temp, options.max_watts, options.target_fps, options.quiet_hours, options.min_battery)
-    if all(one is None for one in asked):
+    if not governs(options):
         return None
     sensors = Sensors(board, root)
     reading = sensors.read()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,10 +11,10 @@ from typing import Any, Literal
 import click
 
 from edge.commands import bundle_option, second_look_option, threads_option
+from edge.commands.option_types import Budget, Celsius, Hours, Number, Pixels, Size
 from edge.errors import UsageError
 from edge.governor import Quiet
 from edge.policies import POLICIES, Allowance
-from edge.sizes import parse_size
 from edge.tasks.classify import Look
 
 
@@ -78,74 +77,6 @@ class RunOptions:
     max_frames: int | None
 
 
-class _Number(click.FloatRange):
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """A number in the range, which neither nan nor infinity is."""
-        number: float = super().convert(value, param, ctx)
-        if not math.isfinite(number):
-            self.fail(f"{value!r}: expected a number", param, ctx)
-        return number
-
-
-class _Celsius(_Number):
-    name = "C|auto"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """A temperature, or the board's own limit."""
-        return value if value == "auto" else super().convert(value, param, ctx)
-
-
-class _Hours(click.ParamType[Any]):
-    name = "HH:MM-HH:MM"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Quiet:
-        """From when to when."""
-        quiet = value if isinstance(value, Quiet) else Quiet.parse(str(value))
-        if quiet is None:
-            self.fail(f"{value!r}: expected two different times as in 22:00-06:30", param, ctx)
-        return quiet
-
-
-class _Size(click.ParamType[Any]):
-    name = "WxH"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
-        """Two numbers of pixels."""
-        if isinstance(value, tuple):
-            return value
-        size_wh = parse_size(str(value))
-        if size_wh is None:
-            self.fail(f"{value!r}: expected WIDTHxHEIGHT as in 1280x720", param, ctx)
-        return size_wh
-
-
-class _Budget(click.ParamType[Any]):
-    name = "BUDGET"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Allowance:
-        """A share of frames, or an amount of frames, money or bytes an hour."""
-        if isinstance(value, Allowance):
-            return value
-        found = re.fullmatch(r"(\d+(?:\.\d+)?)(%|(?:MB)?/h)", str(value))
-        amount = float(found[1]) if found else 0.0
-        if not found or amount == 0 or (found[2] == "%" and amount > 100):
-            self.fail(f"{value!r}: expected a share as in 5%, or an amount as in 600/h or 20MB/h", param, ctx)
-        if found[2] == "%":
-            return Allowance(str(value), per_frame=amount / 100)
-        return Allowance(str(value), per_s=amount / 3600, in_bytes=found[2] == "MB/h")
-
-
-class _Pixels(click.ParamType[Any]):
-    name = "FOURCC"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """A V4L2 pixel format of four letters, or nothing."""
-        text = str(value).upper()
-        if text and not re.fullmatch(r"[A-Z0-9 ]{4}", text):
-            self.fail(f"{value!r}: expected four letters as in MJPG or YUYV", param, ctx)
-        return text
-
-
 OPTIONS = (
     click.option("--camera", metavar="N|PATH", multiple=True, help="Read the V4L2 camera /dev/videoN; may be given again."),
     click.option(
@@ -155,19 +86,19 @@ OPTIONS = (
         help="Read a video file, a picture, a folder, camera:N, picamera:N, rtsp://, http://, 'gst:PIPELINE' or 'demo'; "
         "may be given again: all share one engine, by turns.",
     ),
-    click.option("--size", type=_Size(), default=(0, 0), help="Ask cameras for this size.  [default: the camera's]"),
-    click.option("--rate", type=_Number(0, 1000), default=0.0, help="Ask cameras for this many frames a second."),
-    click.option("--pixels", type=_Pixels(), default="", help="Ask for this pixel format.  [default: MJPG from 800 wide]"),
+    click.option("--size", type=Size(), default=(0, 0), help="Ask cameras for this size.  [default: the camera's]"),
+    click.option("--rate", type=Number(0, 1000), default=0.0, help="Ask cameras for this many frames a second."),
+    click.option("--pixels", type=Pixels(), default="", help="Ask for this pixel format.  [default: MJPG from 800 wide]"),
     click.option(
         "--camera-timeout",
         metavar="S",
-        type=_Number(0.1, 600),
+        type=Number(0.1, 600),
         help="Open a camera or stream anew after S seconds without a frame.  [default: 3]",
     ),
     click.option(
         "--frozen-after",
         metavar="S",
-        type=_Number(0, 3600),
+        type=Number(0, 3600),
         help="Take the same picture, bit for bit, for S seconds as a fault; 0: never.  [default: 10]",
     ),
     bundle_option,
@@ -186,7 +117,7 @@ OPTIONS = (
     click.option(
         "--engine-timeout",
         metavar="S",
-        type=_Number(0.1, 3600),
+        type=Number(0.1, 3600),
         help="Give up an inference after S seconds.  [default: 10, or 20 times the usual]",
     ),
     second_look_option,
@@ -213,7 +144,7 @@ OPTIONS = (
     click.option(
         "--refresh",
         metavar="S",
-        type=_Number(0.1, 3600),
+        type=Number(0.1, 3600),
         default=2.0,
         show_default=True,
         help="Infer at least this often behind the motion gate.",
@@ -226,7 +157,7 @@ OPTIONS = (
     ),
     click.option(
         "--rotate-mb",
-        type=_Number(0),
+        type=Number(0),
         default=0.0,
         help="Begin a new events file at this size; 0: never.  [default: 0]",
     ),
@@ -241,7 +172,7 @@ OPTIONS = (
         help="POST what enters, leaves or changes, and notices; or every event.",
     ),
     click.option("--store", metavar="PATH", help="Keep events in this SQLite file."),
-    click.option("--keep-days", type=_Number(0.001, 36500), default=30.0, show_default=True, help="... for so many days."),
+    click.option("--keep-days", type=Number(0.001, 36500), default=30.0, show_default=True, help="... for so many days."),
     click.option("--summary", "summary_path", metavar="PATH|-", help="Write the summary as JSON."),
     click.option("--offload", metavar="URL", help="Ask this Open Inference Protocol v2 endpoint about uncertain frames."),
     click.option(
@@ -254,27 +185,27 @@ OPTIONS = (
     ),
     click.option(
         "--threshold",
-        type=_Number(0, 1),
+        type=Number(0, 1),
         help="The confidence below which a frame is offloaded.  [default: 0.5; with a budget 1]",
     ),
     click.option(
         "--offload-budget",
         metavar="X%|N/h|XMB/h",
-        type=_Budget(),
+        type=Budget(),
         help="Offload at most this share of frames, number of frames an hour (with --offload-price: of money) or MB an hour.",
     ),
-    click.option("--offload-price", metavar="X", type=_Number(0, min_open=True), help="What one offloaded frame costs."),
+    click.option("--offload-price", metavar="X", type=Number(0, min_open=True), help="What one offloaded frame costs."),
     click.option(
         "--max-error",
         metavar="X",
-        type=_Number(0, 1, min_open=True, max_open=True),
+        type=Number(0, 1, min_open=True, max_open=True),
         help="The error rate that --policy guarantee promises for frames that are not offloaded, or the nearest below that "
         "the bundle has.  [default: 0.05]",
     ),
     click.option(
         "--offload-deadline",
         metavar="S",
-        type=_Number(0.1, 3600),
+        type=Number(0.1, 3600),
         default=5.0,
         show_default=True,
         help="Drop an answer that comes later than this after the capture.",
@@ -289,8 +220,8 @@ OPTIONS = (
     ),
     click.option("--redact", metavar="A,B,...", help="Grey out objects of these classes in what is sent; else send nothing."),
     click.option("--spool", metavar="DIR", help="Keep frames that could not be sent here, and send them when they can be."),
-    click.option("--spool-mb", type=_Number(0.1), default=200.0, show_default=True, help="... at most so many MB."),
-    click.option("--spool-days", type=_Number(0.001, 36500), default=7.0, show_default=True, help="... for so many days."),
+    click.option("--spool-mb", type=Number(0.1), default=200.0, show_default=True, help="... at most so many MB."),
+    click.option("--spool-days", type=Number(0.001, 36500), default=7.0, show_default=True, help="... for so many days."),
     click.option("--offload-ca", metavar="FILE", help="Trust certificates signed by these (PEM) instead of the system's."),
     click.option(
         "--offload-pin", metavar="sha256:HEX", help="Trust only the certificate of this fingerprint, whoever signed it."
@@ -303,23 +234,23 @@ OPTIONS = (
     click.option(
         "--max-temp",
         metavar="C|auto",
-        type=_Celsius(20, 120),
+        type=Celsius(20, 120),
         help="Take fewer frames to keep the board below this temperature; auto: the limit in its profile.",
     ),
     click.option(
-        "--max-watts", metavar="W", type=_Number(0.1, 1000), help="Take fewer frames to keep the board below this power."
+        "--max-watts", metavar="W", type=Number(0.1, 1000), help="Take fewer frames to keep the board below this power."
     ),
-    click.option("--target-fps", metavar="F", type=_Number(0.01, 1000), help="Take at most F frames a second of each source."),
+    click.option("--target-fps", metavar="F", type=Number(0.01, 1000), help="Take at most F frames a second of each source."),
     click.option(
         "--quiet-hours",
         metavar="HH:MM-HH:MM",
-        type=_Hours(),
+        type=Hours(),
         help="Do the least from then to then, local time, and ask no endpoint.",
     ),
     click.option(
         "--min-battery",
         metavar="PERCENT",
-        type=_Number(1, 99),
+        type=Number(1, 99),
         help="Do the least while the board runs on a battery that holds less.",
     ),
     click.option("--max-frames", type=click.IntRange(min=1), help="Stop after this many frames."),

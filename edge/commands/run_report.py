@@ -139,7 +139,8 @@ def _say_offload(summary: Summary, say: Callable[[str], None]) -> None:
     late = f"{summary.late} late, " if summary.late else ""
     withheld = f"{summary.withheld} withheld, " if summary.withheld else ""
     given_up = f"{summary.offload_given_up} given up by a full queue, " if summary.offload_given_up else ""
-    away = f"; {summary.offload_declined} more were uncertain while the endpoint was away" if summary.offload_declined else ""
+    when = "the endpoint was away" if summary.governor is None else "the endpoint was away or the governor spared the board"
+    away = f"; {summary.offload_declined} more were uncertain while {when}" if summary.offload_declined else ""
     if summary.offloaded:
         became = f"{summary.revised} revised by the cloud, {late}{withheld}{given_up}{summary.offload_failed} failed"
     else:

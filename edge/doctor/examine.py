@@ -24,9 +24,9 @@ from edge.doctor.check import Check, guarded
 from edge.doctor.engines import Attempt, EngineFacts, attempts_of, bundle_check, deadly, engine_check
 from edge.doctor.known_bad import Here
 from edge.doctor.packages import installed_versions, packages_check
-from edge.doctor.probe import Probe, ending, is_there, probe
+from edge.doctor.probe import Probe, ending, has_packages, probe
 from edge.doctor.storage import StorageFacts, storage_checks
-from edge.extras import EXTRAS
+from edge.extras import EXTRAS, is_there
 
 if TYPE_CHECKING:
     from edge.offload.address import Address
@@ -127,11 +127,11 @@ def _tried(question: Question, found: Machine, modules: dict[str, str], told: di
     sound = [each.engine for each in facts if each.told is not None and each.told.steps[-1:] == ({"step": "end"},)]
 
     def bundle() -> Iterable[Check]:
-        try:
-            from edge.bundle import open_bundle  # only now: it needs NumPy
-            from edge.choice import remembered
-        except ImportError:
+        if not has_packages(packages):  # which may not only raise, but die
             return [Check("bundle", "fail", "was not tried: NumPy or OpenCV does not load", "see packages")]
+        from edge.bundle import open_bundle
+        from edge.choice import remembered
+
         opened = open_bundle(question.bundle)
         card = opened.card
         attempts: list[Attempt] = [attempt for each in facts for attempt in attempts_of(each)]
@@ -189,14 +189,24 @@ def _endpoint(question: Question) -> list[Check]:
 
 def _storage(question: Question) -> StorageFacts:
     folder, root = question.events.absolute(), question.root
+    if folder.is_file():  # the file itself, as edge-run has it
+        folder = folder.parent
     return StorageFacts(
         folder=shlex.quote(str(folder)),
         there=folder.is_dir(),
         writable=os.access(folder, os.W_OK | os.X_OK),
+        read_only=_read_only(folder),
         free_mb=system.disk_free_mb(folder),
         mounts=read(root / "proc/mounts"),
         cmdline=read(root / "proc/cmdline"),
     )
+
+
+def _read_only(folder: Path) -> bool:
+    try:
+        return bool(os.statvfs(folder).f_flag & os.ST_RDONLY)
+    except OSError:
+        return False
 
 
 def _swap_mb(root: Path) -> int:

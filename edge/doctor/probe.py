@@ -16,7 +16,6 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
 from typing import Any
 
 from edge.errors import EdgeError
@@ -60,6 +59,11 @@ def probe(arguments: Sequence[str], timeout_s: float = TIMEOUT_S) -> Probe:
         except (ValueError, TypeError, KeyError):
             other.append(line)
     return Probe(tuple(steps), code, "\n".join([*other, err.decode("utf-8", "replace")])[-OUTPUT_LIMIT:])
+
+
+def has_packages(told: Probe) -> bool:
+    """Whether NumPy and OpenCV load, so that the parent may import them, too."""
+    return any(step["step"] == "packaged" for step in told.steps)
 
 
 def ending(told: Probe) -> str:
@@ -151,11 +155,3 @@ def _picamera() -> None:
 def _crash(number: str) -> None:
     tell("load")
     os.kill(os.getpid(), int(number))
-
-
-def is_there(module: str) -> bool:
-    """Whether a module could be imported; imports nothing."""
-    try:
-        return find_spec(module) is not None
-    except (ImportError, ValueError, AttributeError):  # a half-installed package
-        return False

@@ -14,11 +14,15 @@ FORGETFUL = re.compile(r"(?:^|\s)(?:boot=overlay|overlayroot=(?!disabled)\S+)")
 
 @dataclass(frozen=True, slots=True)
 class StorageFacts:
-    """`folder` is where events are to go, `there` whether it is a folder; `mounts` is /proc/mounts, `cmdline` the kernel's."""
+    """`folder` is where events are to go, `there` whether it is a folder; `mounts` is /proc/mounts, `cmdline` the kernel's.
+
+    `writable` is what this user may do, and `read_only` the file system that lets nobody write.
+    """
 
     folder: str
     there: bool
     writable: bool
+    read_only: bool
     free_mb: int | None
     mounts: str
     cmdline: str
@@ -32,6 +36,9 @@ def storage_checks(facts: StorageFacts) -> list[Check]:
 def _events(facts: StorageFacts) -> Check:
     if not facts.there:
         return Check("events", "fail", f"{facts.folder} is no folder", f"mkdir -p {facts.folder}")
+    if facts.read_only:
+        text = f"{facts.folder} is on a read-only file system"
+        return Check("events", "fail", text, "give a folder on another file system, as /var/lib on a partition of its own")
     if not facts.writable:
         mend = f"sudo chown $USER {facts.folder}, or give another folder"
         return Check("events", "fail", f"{facts.folder} cannot be written to", mend)

@@ -115,6 +115,11 @@ def test_what_cannot_be_is_said_in_one_line(board: str, given: dict[str, str], s
         ("platform_machine in 'x86_64 aarch64'", {}, True),
         ("'arm' not in platform_machine", {}, True),
         ("python_version ~= '3.9'", {}, True),
+        ("python_version == '3.*'", {}, True),
+        ("python_version == '2.*'", {}, True),
+        ("python_full_version == '3.11'", {}, True),
+        ("python_full_version > '3.11'", {}, False),
+        ("python_version == '3.1'", {"python_version": "3.10"}, False),
         ("nobody_knows == 'this'", {}, True),
         ("os_name == ", {}, True),
     ],
@@ -187,6 +192,7 @@ def test_a_wheelhouse(own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(wheelhouse, "subprocess", SimpleNamespace(run=index.run))
     out = tmp_path / "out"
     (out / "stale").mkdir(parents=True)
+    (out / "SHA256SUMS").touch()
     assert main(["raspberry-pi-4", "--wheel", str(own), "--out", str(out)]) == 0
     files = sorted(path.name for path in out.iterdir())
     assert files == sorted([own.name, *USUAL, "late-1-py3-none-any.whl", "README.txt", "SHA256SUMS"])
@@ -268,12 +274,12 @@ def test_a_failure_is_one_line_and_leaves_what_was_there(
     monkeypatch.setattr(wheelhouse, "subprocess", SimpleNamespace(run=Index(wheels, says).run))
     out = tmp_path / "out"
     out.mkdir()
-    (out / "older").touch()
+    (out / "SHA256SUMS").touch()
     assert main(["--wheel", str(own), "--out", str(out), *arguments]) == code
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 1
     assert said in lines[0]
-    assert [path.name for path in out.iterdir()] == ["older"]
+    assert [path.name for path in out.iterdir()] == ["SHA256SUMS"]
     assert not list(tmp_path.glob("*.part"))
 
 
@@ -281,6 +287,25 @@ def test_a_folder_that_cannot_be_written(own: Path, tmp_path: Path, capsys: pyte
     (tmp_path / "file").touch()
     assert main(["raspberry-pi-4", "--wheel", str(own), "--out", str(tmp_path / "file" / "out")]) == 1
     assert capsys.readouterr().err.endswith("Not a directory; choose another --out\n")
+
+
+def test_what_is_no_wheelhouse_is_left_alone(own: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "thesis").touch()
+    (tmp_path / "link").symlink_to(tmp_path)
+    for out in (".", "/", str(tmp_path), str(tmp_path / "thesis"), str(tmp_path / "link")):
+        assert main(["raspberry-pi-4", "--wheel", str(own), "--out", out]) == 2
+        assert capsys.readouterr().err.endswith(": is there and no wheelhouse; choose another --out\n")
+    assert (tmp_path / "thesis").is_file()
+
+
+def test_a_file_that_is_no_wheel(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "text.whl").write_text("no zip")
+    with zipfile.ZipFile(tmp_path / "zip.whl", "w") as archive:
+        archive.writestr("a", "b")
+    for name in ("text.whl", "zip.whl"):
+        assert main(["raspberry-pi-4", "--wheel", str(tmp_path / name), "--out", str(tmp_path / "out")]) == 2
+        assert "is no wheel; make wheel" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_documentation_names_every_system() -> None:

@@ -1,0 +1,81 @@
+"""What the values of edge-run's options are, beyond what click knows."""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Any
+
+import click
+
+from edge.governor import Quiet
+from edge.policies import Allowance
+from edge.sizes import parse_size
+
+
+class Number(click.FloatRange):
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """A number in the range, which neither nan nor infinity is."""
+        number: float = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value!r}: expected a number", param, ctx)
+        return number
+
+
+class Celsius(Number):
+    name = "C|auto"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """A temperature, or the board's own limit."""
+        return value if value == "auto" else super().convert(value, param, ctx)
+
+
+class Hours(click.ParamType[Any]):
+    name = "HH:MM-HH:MM"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Quiet:
+        """From when to when."""
+        quiet = value if isinstance(value, Quiet) else Quiet.parse(str(value))
+        if quiet is None:
+            self.fail(f"{value!r}: expected two different times as in 22:00-06:30", param, ctx)
+        return quiet
+
+
+class Size(click.ParamType[Any]):
+    name = "WxH"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
+        """Two numbers of pixels."""
+        if isinstance(value, tuple):
+            return value
+        size_wh = parse_size(str(value))
+        if size_wh is None:
+            self.fail(f"{value!r}: expected WIDTHxHEIGHT as in 1280x720", param, ctx)
+        return size_wh
+
+
+class Budget(click.ParamType[Any]):
+    name = "BUDGET"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Allowance:
+        """A share of frames, or an amount of frames, money or bytes an hour."""
+        if isinstance(value, Allowance):
+            return value
+        found = re.fullmatch(r"(\d+(?:\.\d+)?)(%|(?:MB)?/h)", str(value))
+        amount = float(found[1]) if found else 0.0
+        if not found or amount == 0 or (found[2] == "%" and amount > 100):
+            self.fail(f"{value!r}: expected a share as in 5%, or an amount as in 600/h or 20MB/h", param, ctx)
+        if found[2] == "%":
+            return Allowance(str(value), per_frame=amount / 100)
+        return Allowance(str(value), per_s=amount / 3600, in_bytes=found[2] == "MB/h")
+
+
+class Pixels(click.ParamType[Any]):
+    name = "FOURCC"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """A V4L2 pixel format of four letters, or nothing."""
+        text = str(value).upper()
+        if text and not re.fullmatch(r"[A-Z0-9 ]{4}", text):
+            self.fail(f"{value!r}: expected four letters as in MJPG or YUYV", param, ctx)
+        return text
