@@ -100,7 +100,25 @@ class _Reading:
         except (DataError, OSError) as error:
             self.cases.add("shard", self._short(str(error)))
             return
-        before, row, whole = len(self.keys), np.zeros(len(self.labels), np.int64), True
+        before = len(self.keys)
+        try:
+            row, whole = self._pictures(shard, before, left, progress)
+        except (DataError, OSError) as error:
+            del self.keys[before:], self.said[before:]
+            self.cases.add("shard", self._short(f"{place}: {error}"))
+            return
+        self.places.append(place)
+        self.sizes.append(len(shard))
+        self.parts.append(part)
+        self.counts[part] = self.counts.get(part, 0) + row
+        if told is not None and told.nsamples != len(shard):
+            self.cases.add("index", self._short(f"{place}: has {len(shard)} samples, not {told.nsamples}"))
+        elif told is not None and told.label_counts not in (None, row.tolist()) and whole and self.numbers is None:
+            self.cases.add("index", self._short(f"{place}: has {row.tolist()} of each class, not {told.label_counts}"))
+
+    def _pictures(self, shard: Shards, before: int, left: int, progress: Callable[[int, int], None]) -> tuple[Int64, bool]:
+        """How many pictures of each class a shard has, and whether all of its labels were known. Raises DataError and OSError."""
+        row, whole = np.zeros(len(self.labels), np.int64), True
         for done, (name, sample, facts) in enumerate(in_threads(partial(_one, shard), range(len(shard))), start=1):
             progress(before + done, before + len(shard) + (before + len(shard)) * left // (len(self.places) + 1))
             self._judge(self._short(name), facts)
@@ -113,14 +131,7 @@ class _Reading:
             else:
                 self.boxed = self.boxed or isinstance(sample, BoxSample)
                 np.add.at(row, class_ids, 1)
-        self.places.append(place)
-        self.sizes.append(len(shard))
-        self.parts.append(part)
-        self.counts[part] = self.counts.get(part, 0) + row
-        if told is not None and told.nsamples != len(shard):
-            self.cases.add("index", self._short(f"{place}: has {len(shard)} samples, not {told.nsamples}"))
-        elif told is not None and told.label_counts not in (None, row.tolist()) and whole and self.numbers is None:
-            self.cases.add("index", self._short(f"{place}: has {row.tolist()} of each class, not {told.label_counts}"))
+        return row, whole
 
     def _judge(self, name: str, facts: Facts) -> None:
         if facts.problem:

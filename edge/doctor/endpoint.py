@@ -125,14 +125,15 @@ def _served(address: Address, credentials: Credentials) -> Iterator[Check]:
             return
         yield _model(address, Grpc(address, credentials, connect_s=STEP_S))
         return
+    from edge.offload.transport import RequestError
     from edge.offload.transport import Transport as Http
 
     transport = Http(address, credentials, connections=1)
     begun_s = time.monotonic()
     try:
         transport.get(READY, begun_s + STEP_S)
-    except OffloadError as error:
-        if f"{address.root}: no model" in str(error):  # what the transport makes of any 404
+    except RequestError as error:
+        if error.status == 404:
             text = f"{address.root} has no {READY}: it does not speak the Open Inference Protocol v2"
             yield Check("endpoint ready", "fail", text, "check host, port and path; edge-cloud listens on port 8000")
         else:

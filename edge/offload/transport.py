@@ -215,7 +215,8 @@ class Transport:
         message = message[:MESSAGE_LETTERS]
         if status == 404:
             hint = f"name the model with --offload {self._address.named('NAME')}"
-            return RequestError(f"{root}: no model {self._address.model} there ({message}); {hint}", lasting=True)
+            line = f"{root}: no model {self._address.model} there ({message}); {hint}"
+            return RequestError(line, lasting=True, status=status)
         if status in UNAUTHORIZED:
             hint = "give --offload-token-file" if self._token is None else "give another token"
             return RequestError(f"{root}: status {status} ({message}); {hint}", lasting=True)
