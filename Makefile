@@ -74,7 +74,7 @@ test-integration: .venv/dev  ## the wheel in fresh environments, the real quanti
 camera: .venv/dev  ## edge-run --camera 0 on a real V4L2 device in a virtual machine; root, apt, 4 minutes
 	tests/camera/vm.sh .venv/bin/python -m pytest -q -m camera tests/camera
 
-arm64: .venv/dev  ## the wheel on emulated ARM boards against x86; root, apt, 3 minutes
+arm64: .venv/dev  ## the wheel on emulated ARM boards against x86; root, apt, 10 minutes
 	.venv/bin/python -m pytest -q -m arm64 tests/arm64
 
 arm64-root: .venv/dev  ## what edge-quantize counts ARM instructions in; root, apt, 40 seconds

@@ -88,8 +88,8 @@ class Limits:
 class Governor:
     """Holds `limits` by the pace of the sources, the thresholds of the motion gates, and leave to offload.
 
-    `read` looks at the sensors. `notices` are the steps; `seconds` were spent on each rung, the lowest first, and
-    `hottest_c` was the highest temperature.
+    `read` looks at the sensors; no rung has fewer frames than `least_fps`, or all there are. `notices` are the steps;
+    `seconds` were spent on each rung, the lowest first, and `hottest_c` was the highest temperature.
     """
 
     def __init__(
@@ -99,6 +99,7 @@ class Governor:
         sources: Sequence[Source],
         gates: Sequence[MotionGate] = (),
         *,
+        least_fps: float = 0.0,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
         self.pace = Pace(len(sources))
@@ -115,7 +116,7 @@ class Governor:
             self._regulators["power"] = Regulator(1.0, POWER)
         if self._regulators:
             self._regulators["firmware"] = Regulator(0.5, FIRMWARE)
-        self._rates = _Rates(self.pace, sources, limits.target_fps)
+        self._rates = _Rates(self.pace, sources, limits.target_fps, least_fps)
         self._read_s: float | None = None
         self._resting = "start"
         self._why = "temperature"
@@ -287,8 +288,8 @@ class _Rates:
     or what the engine can do, whichever is least.
     """
 
-    def __init__(self, pace: Pace, sources: Sequence[Source], target_fps: float | None) -> None:
-        self._pace, self._sources, self._target_fps = pace, sources, target_fps
+    def __init__(self, pace: Pace, sources: Sequence[Source], target_fps: float | None, least_fps: float) -> None:
+        self._pace, self._sources, self._target_fps, self._least_fps = pace, sources, target_fps, least_fps
         self._cost_s = 0.0
 
     def saw(self, cost_s: float) -> None:
@@ -315,4 +316,5 @@ class _Rates:
         able_fps = 1 / (self._cost_s * len(self._sources)) if self._cost_s else UNKNOWN_FPS
         wanted_fps = self._target_fps or math.inf
         given_fps = [(source.live and source.fps) or math.inf for source in self._sources]  # a file has all it is asked for
-        return [min(fps, wanted_fps, able_fps) * share for fps in given_fps]
+        all_fps = [min(fps, wanted_fps, able_fps) for fps in given_fps]
+        return [max(fps * share, min(fps, self._least_fps)) for fps in all_fps]

@@ -648,3 +648,12 @@ def test_a_target_slows_a_file_which_loses_nothing(command: Command, tiny_edge: 
         "rungs": summary["governor"]["rungs"],
     }
     assert "governor: 0 steps, held back 0% of the time" in done.err
+
+
+def test_no_rung_is_too_slow_to_track() -> None:
+    night = Limits(target_fps=1.0, quiet=Quiet.parse("00:00-23:59"))
+    for least_fps, interval_s in ((0.0, 16.0), (0.5, 2.0), (3.0, 1.0)):
+        machine = Machine(night, least_fps=least_fps)
+        machine.passes(5)
+        assert machine.governor.rung == 1
+        assert machine.governor.pace.intervals_s == pytest.approx([interval_s])

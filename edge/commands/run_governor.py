@@ -15,6 +15,8 @@ from edge.protocols import Source
 
 COUNTERS_S = 0.05
 """Energy counters become watts between two looks."""
+TRACKED_FPS = 0.5
+"""Frames further apart than some seconds are another scene to a tracker (edge.tracking.GAP)."""
 
 
 def governs(options: RunOptions) -> bool:
@@ -59,4 +61,4 @@ def governor_of(
         quiet=options.quiet_hours,
         battery=None if options.min_battery is None else options.min_battery / 100,
     )
-    return Governor(limits, sensors.read, sources, gates)
+    return Governor(limits, sensors.read, sources, gates, least_fps=TRACKED_FPS if options.track else 0.0)

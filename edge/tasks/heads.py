@@ -11,6 +11,7 @@ from functools import lru_cache
 from typing import TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 
 from edge.boxes import xywh_to_xyxy
 from edge.errors import EngineError
@@ -240,10 +241,12 @@ def _class_ids(numbers: Float32, offset: int, classes: int) -> Int64:
     return ids
 
 
-def _candidates(boxes_xyxy: Float32, scores: Float32, class_ids: Int64) -> Candidates:
+def _candidates(boxes_xyxy: Float32, scores: Float32, class_ids: npt.NDArray[np.intp]) -> Candidates:
     _check_finite(boxes_xyxy)
     _check_finite(scores)
-    return Candidates(boxes_xyxy.astype(np.float32, copy=False), scores.astype(np.float32, copy=False), class_ids)
+    return Candidates(
+        boxes_xyxy.astype(np.float32, copy=False), scores.astype(np.float32, copy=False), class_ids.astype(np.int64, copy=False)
+    )
 
 
 def _check_finite(values: Float32) -> None:
