@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shlex
+import stat
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -115,6 +117,8 @@ def main(
     if keep_mb is not None and rest["keep"] is None:
         raise UsageError("--keep-mb limits what --keep DIR keeps; give that, too, or leave it out")
     tokens = read_tokens(token_file)
+    if token_file is not None and token_file.stat().st_mode & stat.S_IROTH:
+        say(f"--token-file {token_file}: every user of this machine can read it; chmod 600 {shlex.quote(str(token_file))}")
     tls = None if tls_cert is None or tls_key is None else Tls(tls_cert, tls_key, tls_client_ca)
     if tls is not None:
         tls_context(tls)

@@ -24,6 +24,9 @@ OLDEST_GLIBC = 17
 ROUNDS = 6
 SUMS = "SHA256SUMS"
 ENGINES = ("onnx", "tflite")
+OFFERED = (*ENGINES, "picamera")
+"""Extras that a refusal names: those that a board may want."""
+SERVICE = Path(__file__).parents[1] / "docs" / "edge-run.service"
 
 
 class WheelhouseError(Exception):
@@ -141,6 +144,8 @@ def target(board: str, extras: Sequence[str] = (), python: str = "", system: str
         raise WheelhouseError(f"SYSTEM {system!r} is none of {board}'s; {_nearest(system, names)}")
     of = next(one for one in SYSTEMS if one.name == (system or names[0]))
     engine = "tflite" if (of.machine or boards[board].machine) == "armv7l" else "onnx"
+    if engine == "tflite" and "onnx" in extras:
+        raise WheelhouseError("EXTRAS onnx: onnxruntime has no wheels for 32-bit ARM; take EXTRAS=tflite")
     with_engine = extras if set(extras) & set(ENGINES) else (engine, *extras)
     chosen = Target(boards[board], of, python or of.python, tuple(with_engine))
     if not re.fullmatch(r"3\.\d{1,2}", chosen.python):
@@ -176,7 +181,7 @@ def pip_download(of: Target, wanted: Sequence[Requirement], folder: Path, constr
 def download(of: Target, wheel: Path, folder: Path, constraints: Path | None = None) -> None:
     """Put `wheel` and everything that it needs on the target into the folder; raises WheelhouseError."""
     if unknown := sorted(set(of.extras) - extras_of(wheel)):
-        raise WheelhouseError(f"EXTRAS {', '.join(unknown)}: {wheel.name} has no such extra; {_nearest(unknown[0], ENGINES)}")
+        raise WheelhouseError(f"EXTRAS {', '.join(unknown)}: {wheel.name} has no such extra; {_nearest(unknown[0], OFFERED)}")
     shutil.copy(wheel, folder)
     roots = [Requirement(distribution(wheel), frozenset(of.from_index))]
     wanted = list(of.system.picamera) if of.has_picamera else []
@@ -232,6 +237,8 @@ def describe(of: Target, wheel: Path, folder: Path) -> str:
 Check what arrived:            sha256sum --check SHA256SUMS
 Install it, without a network: {install_line(of, wheel)}
 Try it:                        ~/edge/bin/edge-run --source demo --max-frames 30
+As a service of systemd:       put such an environment into /opt/edge (the same with sudo, and /opt/edge for ~/edge), then
+                               sudo cp {SERVICE.name} /etc/systemd/system/ && sudo systemctl enable --now edge-run
 
 {len(wheels)} wheels, {packed:.1f} MiB; installed {unpacked_mib(folder):.1f} MiB, and what Python adds of byte code.
 """
@@ -261,6 +268,7 @@ def make(of: Target, wheel: Path, out: Path, constraints: Path | None = None) ->
         download(of, wheel, part, constraints)
         if strange := foreign(of, part):
             raise WheelhouseError(f"pip downloaded {', '.join(strange)}, not for {of.machine}; upgrade pip", exit_code=1)
+        shutil.copyfile(SERVICE, part / SERVICE.name)
         (part / "README.txt").write_text(describe(of, wheel, part))
         (part / SUMS).write_text(checksums(part))
         shutil.rmtree(out, ignore_errors=True)
@@ -278,8 +286,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The command; returns its exit code."""
     parser = argparse.ArgumentParser(prog="python -m devices.wheelhouse", description=__doc__)
     parser.add_argument("board", metavar="BOARD", nargs="?", default="", help="as in raspberry-pi-4")
-    parser.add_argument("--wheel", metavar="FILE", type=Path, required=True, help="edge-run's own wheel, of make wheel")
-    parser.add_argument("--extras", metavar="A,B,...", default="", help="[default: onnx; of a 32-bit system tflite]")
+    parser.add_argument("--wheel", metavar="FILE", type=Path, help="edge-run's own wheel, of make wheel")
+    parser.add_argument(
+        "--extras", metavar="A,B,...", default="", help="onnx, tflite, picamera  [default: onnx; of a 32-bit system tflite]"
+    )
     parser.add_argument("--system", metavar="NAME", default="", help=f"{', '.join(one.name for one in SYSTEMS)}")
     parser.add_argument("--python-version", metavar="3.N", default="", help="[default: the system's]")
     parser.add_argument(
@@ -290,6 +300,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         extras = [name for name in re.split(r"[,\s]+", given.extras) if name]
         of = target(given.board, extras, given.python_version, given.system)
+        if given.wheel is None:
+            raise WheelhouseError("--wheel FILE is missing; make wheel, and give what it puts into dist/")
+        if given.constraints is not None and not given.constraints.is_file():
+            raise WheelhouseError(f"{given.constraints}: there is no such file; give --constraints constraints.txt")
+        if not SERVICE.is_file():
+            raise WheelhouseError(f"{SERVICE}: is not there; run this in a clone of edge-run")
         if not given.wheel.is_file():
             raise WheelhouseError(f"{given.wheel}: there is no such wheel; make wheel")
         out = given.out or Path("build") / f"wheelhouse-{given.board}"

@@ -90,9 +90,9 @@ class Bundle:
     def _checked(self, name: str, size: int, digest: str, limit: int) -> bytes:
         data = self._read(name, min(size, limit))
         if len(data) != size or sha256(data) != digest:
+            how = "another sha256" if len(data) == size else f"{len(data)} bytes for {size}"
             raise BundleError(
-                f"{self.where}: {name} differs from its card ({len(data)} bytes for {size}, or another sha256); "
-                "copy the bundle again or rebuild it with edge-quantize"
+                f"{self.where}: {name} differs from its card ({how}); copy the bundle again or rebuild it with edge-quantize"
             )
         return data
 

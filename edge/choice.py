@@ -16,16 +16,12 @@ from devices import Board, processor
 from edge.bundle import Bundle, sha256
 from edge.card import encode_card
 from edge.errors import one_line
+from edge.extras import DISTRIBUTIONS
 
 FILE = "choices.json"
 LIMIT_BYTES = 1 << 20
 KEPT = 100
 """Choices in the file, the newest; a bundle that is rebuilt each night must not make it grow for ever."""
-DISTRIBUTIONS = {
-    "onnx": ("onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino"),
-    "tflite": ("ai-edge-litert", "tflite-runtime"),
-}
-"""Engine → the packages that may have brought it, as pip names them."""
 
 
 class Choice(msgspec.Struct, frozen=True, kw_only=True):

@@ -7,6 +7,12 @@ from importlib.util import find_spec
 EXTRAS = {"onnx": ("onnxruntime",), "tflite": ("ai_edge_litert", "tflite_runtime")}
 """Engine → the packages that provide it, any one of which will do."""
 
+DISTRIBUTIONS = {
+    "onnx": ("onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino"),
+    "tflite": ("ai-edge-litert", "tflite-runtime"),
+}
+"""Engine → the distributions that may have brought it, as pip names them; those of an accelerator after the plain one."""
+
 
 def installed(engine: str) -> bool:
     """Whether a package that provides this engine is there."""

@@ -17,6 +17,7 @@ from edge.motion import MotionGate
 from edge.pace import Pace
 from edge.protocols import Source
 from edge.regulator import Gains, Ladder, Regulator
+from edge.sources.demo import DemoSource
 from edge.types import Notice
 
 PERIOD_S = 1.0
@@ -40,9 +41,15 @@ BUSY = 1.5
 BATTERY_BACK = 0.05
 COST_WEIGHT = 0.02
 """Of the newest frame in the mean of what one costs the engine."""
+COST_FRAMES = 3
+"""So many have to be timed before it is known what the engine can do."""
 UNKNOWN_FPS = 10.0
-"""What the engine can do, until it has."""
+"""At most so many are all frames, until it is known what they are."""
+BELIEVED = 0.9
+"""So much of what a live source says it has must come, or what comes counts: cameras slow down in the dark."""
 HOPELESS_S = 60.0
+BACK_S = 60.0
+"""A sensor that vanishes is said again only if it had been there for so long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,12 +62,11 @@ class Quiet:
 
     @classmethod
     def parse(cls, text: str) -> Quiet | None:
-        """Of HH:MM-HH:MM; None for anything else, and for no time at all."""
+        """Of HH:MM-HH:MM; None for anything else."""
         found = re.fullmatch(r"([01]?\d|2[0-3]):([0-5]\d)-([01]?\d|2[0-3]):([0-5]\d)", text, re.ASCII)
         if not found:
             return None
-        start, end = int(found[1]) * 60 + int(found[2]), int(found[3]) * 60 + int(found[4])
-        return cls(start, end, text) if start != end else None
+        return cls(int(found[1]) * 60 + int(found[2]), int(found[3]) * 60 + int(found[4]), text)
 
     def now(self, at_s: float) -> bool:
         """Whether it is quiet at `at_s`, seconds since 1970."""
@@ -122,8 +128,14 @@ class Governor:
         self._why = "temperature"
         self._discharging = False
         self._hot_s = 0.0
-        self._gone: set[str] = set()
+        self._present_s: dict[str, float] = {}
+        self._vague = False
         self._apply()
+
+    @property
+    def holds(self) -> bool:
+        """Whether there is any limit."""
+        return self._limits != Limits()
 
     @property
     def rung(self) -> int:
@@ -152,7 +164,7 @@ class Governor:
         self.seconds[self.rung - 1] += passed_s
         before = self.rung
         resting, self._resting = self._resting, self._rest(reading)
-        blind = self._blind(reading)
+        blind = self._blind(reading, now_s)
         why = self._regulate(reading, now_s, blind=blind)
         if self._resting:
             why = self._resting
@@ -174,6 +186,10 @@ class Governor:
             elif self._why not in self._regulators:  # up from where it was started after a rest
                 self._why = next(iter(self._regulators))
             self._note(self._why, self._cause(self._why, reading))
+            self._vague = self._vaguely()
+        elif self._vague and not blind and not self._vaguely():
+            self._note(self._why, self._cause(self._why, reading))
+            self._vague = False
         self._despair(reading, passed_s)
 
     def _rest(self, reading: Reading) -> str:
@@ -212,22 +228,25 @@ class Governor:
         )
         return tightest
 
-    def _blind(self, reading: Reading) -> bool:
-        """Whether the sensor of a limit is gone, which is said."""
-        limits = self._limits
-        gone = {
-            name
-            for name, limit, value in (
-                ("temperature", limits.temperature_c, reading.temperature_c),
-                ("power", limits.watts, reading.watts),
-                ("battery", limits.battery, reading.battery),
-            )
-            if limit is not None and value is None
-        }
-        for name in sorted(gone - self._gone):
-            self._note(name, "the sensor gives nothing any more; no step up until it does")
-        self._gone = gone
-        return bool(gone)
+    def _blind(self, reading: Reading, now_s: float) -> bool:
+        """Whether the sensor of a limit is gone, which is said unless it comes and goes."""
+        limits, blind = self._limits, False
+        for name, limit, value in (
+            ("temperature", limits.temperature_c, reading.temperature_c),
+            ("power", limits.watts, reading.watts),
+            ("battery", limits.battery, reading.battery),
+        ):
+            if limit is None:
+                continue
+            since_s = self._present_s.setdefault(name, -math.inf)
+            if value is None:
+                blind = True
+                if now_s - since_s >= BACK_S:
+                    self._note(name, "the sensor gives nothing any more; no step up until it does")
+                self._present_s[name] = math.inf
+            elif since_s == math.inf:
+                self._present_s[name] = now_s
+        return blind
 
     def _values(self, reading: Reading) -> dict[str, float | None]:
         """What each regulator looks at; None where the sensor gives nothing."""
@@ -274,6 +293,10 @@ class Governor:
         flags = " and ".join(sorted(reading.throttled)) or "no throttling any more"
         return f"{flags}: {self._doing()}"
 
+    def _vaguely(self) -> bool:
+        """Whether what is done can be said only as a part of what is not known yet."""
+        return self._ladder.share < 1 and not self._rates.known
+
     def _doing(self) -> str:
         """What is done on this rung, in words."""
         gates = f", gate {self._gates[0].tolerance:.1f}x" if self._gates else ""
@@ -284,37 +307,67 @@ class Governor:
 
 
 class _Rates:
-    """What "all frames" is of each source, so that a share of it means something: the target, what the source says it has,
-    or what the engine can do, whichever is least.
+    """What "all frames" is of each source, so that a share of it means something: the target, the source's own rate, or what
+    the engine can do, whichever is least.
+
+    A source's own rate is what it says, for a live one that says nothing or too much how often its frames come; pictures
+    have none.
     """
 
     def __init__(self, pace: Pace, sources: Sequence[Source], target_fps: float | None, least_fps: float) -> None:
         self._pace, self._sources, self._target_fps, self._least_fps = pace, sources, target_fps, least_fps
         self._cost_s = 0.0
+        self._costs = 0
+
+    @property
+    def known(self) -> bool:
+        """Whether enough frames have come to tell."""
+        return self._costs >= COST_FRAMES and None not in map(self._own_fps, range(len(self._sources)))
 
     def saw(self, cost_s: float) -> None:
         """A frame cost the engine so long."""
-        self._cost_s += (cost_s - self._cost_s) * (COST_WEIGHT if self._cost_s else 1.0)
+        self._costs += 1
+        self._cost_s += (cost_s - self._cost_s) * max(COST_WEIGHT, 1 / self._costs)
 
     def apply(self, share: float) -> None:
         """Let each source's frames through at this share of its rate."""
-        if share == 1:
-            intervals_s = [1 / self._target_fps if self._target_fps else 0.0] * len(self._sources)
-        else:
-            intervals_s = [1 / fps for fps in self._rates(share)]
-        self._pace.intervals_s = intervals_s
+        rates = map(self._target_of, self._sources) if share == 1 else self._rates(share)
+        self._pace.intervals_s = [1 / fps if fps else 0.0 for fps in rates]
 
     def words(self, share: float) -> str:
         """As in "12 frames/s", or "5 to 12 frames/s" where sources differ."""
-        if share == 1 and not self._target_fps:
-            return "all frames"
-        rates = [self._target_fps] if self._target_fps and share == 1 else self._rates(share)
-        low, high = f"{min(rates):.3g}", f"{max(rates):.3g}"
+        if share == 1:
+            return f"up to {_fps(self._target_fps)} frames/s" if self._target_fps else "all frames"
+        if not self.known:
+            return f"{share * RUNGS:.0f}/{RUNGS} of all frames"
+        rates = self._rates(share)
+        low, high = _fps(min(rates)), _fps(max(rates))
         return f"{low} frames/s" if low == high else f"{low} to {high} frames/s"
 
+    def _target_of(self, source: Source) -> float | None:
+        """None where all frames are as many: the demo is never faster than it says."""
+        slower = isinstance(source, DemoSource) and source.fps and self._target_fps and source.fps <= self._target_fps
+        return None if slower else self._target_fps
+
+    def _own_fps(self, number: int) -> float | None:
+        """None as long as it is not known."""
+        source = self._sources[number]
+        if not source.live:
+            return source.fps or math.inf
+        said_fps, coming_fps = source.fps, self._pace.coming_fps[number]
+        if said_fps and coming_fps:
+            return coming_fps if coming_fps < BELIEVED * said_fps else said_fps
+        return said_fps or coming_fps
+
     def _rates(self, share: float) -> list[float]:
-        able_fps = 1 / (self._cost_s * len(self._sources)) if self._cost_s else UNKNOWN_FPS
-        wanted_fps = self._target_fps or math.inf
-        given_fps = [(source.live and source.fps) or math.inf for source in self._sources]  # a file has all it is asked for
-        all_fps = [min(fps, wanted_fps, able_fps) for fps in given_fps]
+        most_fps = self._target_fps or math.inf
+        if self._cost_s:
+            most_fps = min(most_fps, 1 / (self._cost_s * len(self._sources)))
+        own_fps = [self._own_fps(number) or UNKNOWN_FPS for number in range(len(self._sources))]
+        unsure_fps = math.inf if self._costs >= COST_FRAMES else UNKNOWN_FPS
+        all_fps = [min(fps, most_fps, unsure_fps) for fps in own_fps]
         return [max(fps * share, min(fps, self._least_fps)) for fps in all_fps]
+
+
+def _fps(fps: float) -> str:
+    return f"{fps:.0f}" if fps >= 100 else f"{fps:.3g}"

@@ -124,21 +124,18 @@ class Ladder:
         """Begin on this rung, or go to it at once."""
         self.rung, self._stepped_s = min(self.rungs, max(1, rung)), now_s
 
-    def step(self, wanted: float, now_s: float, *, urgent: bool = False, sure: bool = False) -> bool:
-        """Whether the rung changes, given the wanted share; `urgent`: down by one at least."""
+    def step(self, wanted: float, now_s: float, *, urgent: bool = False, sure: bool = False) -> None:
+        """Go to another rung, if the wanted share asks for it and it is time; `urgent`: down by one at least."""
         position, since_s = wanted * self.rungs, now_s - self._stepped_s
         if self.rung > 1 and (urgent or position <= self.rung - self.EDGE):
             if since_s < self._down_s:
-                return False
+                return
             if now_s - self._raised_s < self.REGRET_S:
                 self._up_s = min(self.MOST_UP_S, 2 * self._up_s)
             self._raised_s = -math.inf  # regretted or not, once
             self.start(min(self.rung - 1, round(position)), now_s)
-            return True
-        if self.rung < self.rungs and position >= self.rung + self.EDGE and since_s >= (self._sure_s if sure else self._up_s):
+        elif self.rung < self.rungs and position >= self.rung + self.EDGE and since_s >= (self._sure_s if sure else self._up_s):
             if self.REGRET_S < now_s - self._raised_s < math.inf:
                 self._up_s = max(self._least_up_s, self._up_s / 2)
             self.start(self.rung + 1, now_s)
             self._raised_s = now_s
-            return True
-        return False

@@ -89,11 +89,15 @@ class RungTime(msgspec.Struct, frozen=True):
 
 
 class Governed(msgspec.Struct, frozen=True):
-    """What the governor did: its steps, the highest temperature it read, and the rungs that it was on, the highest first."""
+    """What the governor did: its steps, the highest temperature it read, and the rungs that it was on, the highest first.
+
+    `held_back` is the share of frames that were let go or made to wait.
+    """
 
     steps: int
     max_temperature_c: float | None
     rungs: list[RungTime]
+    held_back: float
 
 
 class Summary(msgspec.Struct, frozen=True):

@@ -63,11 +63,25 @@ def test_named_variants_once_each_in_the_order_given(tiny_edge: Path) -> None:
         planned(tiny_edge, "gold")
 
 
-def test_what_is_not_installed_is_said(tiny_edge: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_not_installed_is_said(tiny_edge: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def one_of_tflite(card: dict[str, Any]) -> None:
+        card["variants"][0]["engine"] = "tflite"
+
+    both = write_entries(tmp_path / "both.edge", with_card(entries_of(tiny_edge), one_of_tflite))
     monkeypatch.setitem(EXTRAS, "onnx", ("no_such_package",))
-    found, said = planned(tiny_edge, "float32")
-    assert found == []
-    assert said == ["variant float32 left out: pip install 'edge-run[onnx]' to measure it"]
+    monkeypatch.setitem(EXTRAS, "tflite", ("json",))
+    found, said = planned(both, threads=[1])
+    assert found == ["float32 on tflite, 1 thread"]
+    assert said == ["variant int8-x86 left out: pip install 'edge-run[onnx]' to measure it"]
+
+
+@pytest.mark.parametrize("names", [(), ("float32",)])
+def test_without_any_engine_it_says_which_package_to_install(
+    tiny_edge: Path, monkeypatch: pytest.MonkeyPatch, names: tuple[str, ...]
+) -> None:
+    monkeypatch.setitem(EXTRAS, "onnx", ("no_such_package",))
+    with pytest.raises(EngineError, match=r"tiny\.edge: no engine for it is installed; pip install onnxruntime$"):
+        planned(tiny_edge, *names)
 
 
 def test_the_accelerators_of_the_board_come_once_with_its_options(tiny_edge: Path) -> None:

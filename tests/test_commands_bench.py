@@ -17,9 +17,12 @@ from devices import Reading, detect
 from edge.bench import turn
 from edge.bench.child import serve
 from edge.bench.messages import Message, Request
+from edge.bench.plan import Configuration
 from edge.bundle import open_bundle
 from edge.choice import remembered
-from edge.commands.bench import main
+from edge.commands.bench import _by_hand, main
+from edge.engines import EXTRAS
+from edge.packaged import DEFAULT_BUNDLE
 from tests.conftest import Finished
 from tests.samples import encoded, entries_of, picture, with_expected, with_file, write_entries
 from tests.test_bench import ended
@@ -97,7 +100,9 @@ def test_another_cache(bench: Command, cache: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("here")
-def test_a_home_that_cannot_be_written_breaks_nothing(bench: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_home_that_cannot_be_written_breaks_nothing(
+    bench: Command, tiny_edge: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     done = bench()
@@ -105,7 +110,8 @@ def test_a_home_that_cannot_be_written_breaks_nothing(bench: Command, tmp_path: 
     assert "fastest: " in done.out
     assert done.err.count("\n") == 1
     assert done.err.startswith("edge-bench: not kept for edge-run: ")
-    assert "--cache FILE" in done.err
+    winner = done.out.splitlines()[-1].split()[1]
+    assert f"; give --cache FILE, or edge-run --model {tiny_edge} --variant {winner} --threads 1\n" in done.err
 
 
 @pytest.mark.usefixtures("here")
@@ -184,14 +190,61 @@ def test_every_task_is_measured(command: Command, fixture: str, request: pytest.
     assert done.out.splitlines()[7].split()[-2:] == ["-", "-"]
 
 
+@pytest.fixture
+def unmeasured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fail where anything is measured."""
+
+    def talk(request: Request) -> Generator[Message | None, None, None]:
+        raise AssertionError("measured")
+        yield
+
+    monkeypatch.setattr("edge.commands.bench.talk", talk)
+
+
+@pytest.mark.usefixtures("unmeasured")
+@pytest.mark.parametrize(
+    ("option", "where", "part"),
+    [
+        ("--json", "none/x.json", "none: no such folder; make it, or choose another path"),
+        ("--json", ".", "it is a folder; name a file in it"),
+        ("--json", "file/x.json", "file: no such folder"),
+        ("--json", "n" * 250, "a name is longer than 240 bytes"),
+        ("--cache", "file/x.json", "file: Not a directory; choose another path"),
+    ],
+)
+def test_a_place_that_cannot_be_written_is_refused_before_the_bench(
+    bench: Command, tmp_path: Path, option: str, where: str, part: str
+) -> None:
+    (tmp_path / "file").write_text("")
+    line = bench(option, tmp_path / where).refused(2)
+    assert line.startswith(f"edge-bench: {option} {tmp_path / where}: cannot be written there: ")
+    assert part in line
+
+
 @pytest.mark.usefixtures("here")
-def test_json_that_cannot_be_written(bench: Command, tmp_path: Path) -> None:
-    done = bench("--variant", "float32", "--no-save", "--json", tmp_path / "none" / "x.json")
-    assert done.code == 1
-    assert "cannot be written: No such file" in done.err
+def test_json_to_a_device_and_over_a_file(bench: Command, tmp_path: Path) -> None:
+    (tmp_path / "old.json").write_text("{}")
+    for place in ("/dev/null", tmp_path / "old.json"):
+        assert bench("--variant", "float32", "--no-save", "--json", place).code == 0
+    assert json.loads((tmp_path / "old.json").read_text())["winner"]["variant"] == "float32"
 
 
-def test_interrupted(tiny_edge: Path, tmp_path: Path) -> None:
+def test_an_accelerator_is_no_option_of_edge_run(tiny_edge: Path) -> None:
+    bundle = open_bundle(tiny_edge)
+    of = Configuration("float32", "onnx", 2)
+    told = _by_hand(bundle, of)
+    assert told == f", or edge-run --model {tiny_edge} --variant float32 --threads 2"
+    assert _by_hand(open_bundle(DEFAULT_BUNDLE), of) == ", or edge-run --variant float32 --threads 2"
+    assert _by_hand(bundle, Configuration("float32", "onnx", 2, "cuda")) == ""
+
+
+def test_without_an_engine_it_is_one_line(bench: Command, tiny_edge: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(EXTRAS, "onnx", ("no_such_package",))
+    assert bench().refused(1) == f"edge-bench: {tiny_edge}: no engine for it is installed; pip install onnxruntime"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted(tiny_edge: Path, tmp_path: Path, number: signal.Signals) -> None:
     environment: dict[str, Any] = os.environ | {"XDG_CACHE_HOME": str(tmp_path)}
     command = [sys.executable, "-m", "edge.commands.bench", "--model", str(tiny_edge), "--seconds", "60"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, text=True) as process:
@@ -199,7 +252,7 @@ def test_interrupted(tiny_edge: Path, tmp_path: Path) -> None:
         while not children.read_text().split():
             pass
         pid = int(children.read_text().split()[0])
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         out, err = process.communicate(timeout=20)
     assert (process.returncode, out, err.strip()) == (130, "", "edge-bench: interrupted")
     assert ended(pid)

@@ -7,20 +7,27 @@ import os
 import resource
 import subprocess
 import sys
+import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import jsonschema
 import pytest
+from msgspec.structs import replace as replace_struct
 
 import edge.doctor.examine as examining
+from devices import detect
+from edge.bundle import open_bundle
+from edge.choice import Choice, remember
 from edge.commands.doctor import lines, main
+from edge.doctor import storage
 from edge.doctor.check import Check, doctor_schema, failure, guarded
 from edge.doctor.examine import Machine, Question, examine
 from edge.doctor.probe import Probe
-from edge.doctor.storage import StorageFacts, storage_checks
+from edge.doctor.storage import StorageFacts, storage_checks, storage_facts
 from edge.errors import BundleError
 from tests.devices.faked import machine
 
@@ -187,7 +194,22 @@ def test_storage_and_clock(tmp_path: Path, on: Callable[..., dict[str, Check]], 
     ("told", "text", "mend"),
     [
         ({"there": False}, "/e is no folder", "mkdir -p /e"),
-        ({"writable": False}, "/e cannot be written to", "sudo chown $USER /e, or"),
+        ({"there": False, "makeable": False}, "/e is no folder", "sudo install -d -o $USER /e"),
+        ({"there": False, "blocked": "/f"}, "/f is no folder", "another folder"),
+        ({"writable": False, "yours": True}, "/e cannot be written to by pi", "sudo chown $USER /e, or"),
+        (
+            {"writable": False},
+            "/e cannot be written to by pi",
+            "give --events a folder of yours, or sudo install -d -o $USER /e/edge-run",
+        ),
+        ({"denied": True, "there": False}, "/e cannot be looked into by pi", "run it as the account that edge-run has"),
+        ({"device": "/dev/full"}, "/dev/full is a device, which keeps nothing", "give --events a folder"),
+        ({"file": "/e/x.jsonl"}, "/e/x.jsonl cannot be written to by pi", "another file"),
+        (
+            {"mounts": "x / ext4 rw 0 0\nx /e proc rw 0 0"},
+            "/e cannot be written to: it is the kernel's own (proc)",
+            "on a disk",
+        ),
         ({"writable": False, "read_only": True}, "/e is on a read-only file system", "another file system"),
         ({"free_mb": 19}, "19 MiB free in /e", "free some space"),
         ({"free_mb": 499}, "499 MiB free in /e", "free some space"),
@@ -195,17 +217,72 @@ def test_storage_and_clock(tmp_path: Path, on: Callable[..., dict[str, Check]], 
     ],
 )
 def test_where_events_go(told: dict[str, Any], text: str, mend: str) -> None:
-    facts = StorageFacts("/e", there=True, writable=True, read_only=False, free_mb=9999, mounts="", cmdline="")
+    facts = StorageFacts(Path("/e"), there=True, writable=True, read_only=False, free_mb=9999, mounts="", cmdline="", user="pi")
     check = storage_checks(replace(facts, **told))[0]
     assert check.text == text
     assert mend in check.mend
     assert (check.status == "ok") == (check.mend == "")
 
 
+def test_a_file_stands_for_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "afile").touch()
+    for name in ("events.jsonl", "afile"):
+        facts = storage_facts(tmp_path / name, "", "")
+        assert (facts.folder, facts.there, facts.writable, facts.device, facts.file) == (tmp_path, True, True, "", "")
+    assert storage_facts(tmp_path / "afile" / "deeper", "", "").blocked == str(tmp_path / "afile")
+    assert storage_facts(Path("/dev/full"), "", "").device == "/dev/full"
+    assert not storage_facts(tmp_path / "new", "", "").there
+    assert not storage_facts(tmp_path, "", "").denied
+
+    def refuses(path: object) -> object:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(storage, "os", SimpleNamespace(**{**vars(os), "stat": refuses}))
+    assert storage_facts(Path("/root/x"), "", "").denied
+
+
+def test_a_damaged_file_of_any_variant_fails(tmp_path: Path, on: Callable[..., dict[str, Check]], tiny_edge: Path) -> None:
+    bundle = tmp_path / "damaged"
+    with zipfile.ZipFile(tiny_edge) as archive:
+        archive.extractall(bundle)
+    variants = json.loads((bundle / "card.json").read_text())["variants"]
+    file = bundle / next(variant["file"] for variant in variants if variant["name"] == "int8-x86")
+    data = file.read_bytes()
+    file.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    check = on(arm(tmp_path / "root", "Raspberry Pi 4"), bundle=bundle)["bundle"]
+    assert (check.status, check.mend) == ("fail", "copy the bundle again, or rebuild it with edge-quantize")
+    assert check.text.endswith(f": {file.name} differs from its card (another sha256); float32 would run")
+    file.write_bytes(data[:-1])
+    text = on(tmp_path / "root", bundle=bundle)["bundle"].text
+    assert f"{file.name} differs from its card ({len(data) - 1} bytes for {len(data)}); " in text
+    (bundle / "golden.npz").write_bytes(b"")
+    assert "more of its files; " in on(tmp_path / "root", bundle=bundle)["bundle"].text
+
+
+def test_edge_benchs_choice_is_what_would_run(
+    command: Any, tiny_edge: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    choice = Choice(variant="float32", engine="onnx", threads=1, frame_ms=1.0, measured="2026-11-30")
+
+    def line(choice: Choice) -> str:
+        remember(detect(), open_bundle(tiny_edge), choice)
+        out: str = command(main, "--model", tiny_edge).out
+        return next(line for line in out.splitlines() if " bundle " in line)
+
+    assert line(choice).endswith(": float32 would run, edge-bench's choice of 2026-11-30; its golden check agrees")
+    absent = line(replace_struct(choice, variant="gone"))
+    assert absent.startswith("warn")
+    assert "int8-x86 would run, gone, edge-bench's choice of 2026-11-30, passed over: the bundle has no such" in absent
+    assert "float32 with edgetpu, edge-bench's choice of 2026-11-30, passed over: " in line(
+        replace_struct(choice, accelerator="edgetpu")
+    )
+
+
 def test_no_engine_at_all(tmp_path: Path, on: Callable[..., dict[str, Check]], tiny_edge: Path) -> None:
     checks = on(arm(tmp_path, "Raspberry Pi 4 Model B Rev 1.5"), {}, {"numpy": "2.1.0"}, bundle=tiny_edge)
     assert checks["engine onnx"].status == checks["engine tflite"].status == checks["bundle"].status == "fail"
-    assert checks["bundle"].mend == "pip install 'edge-run[onnx]'"
+    assert checks["bundle"].mend == "pip install onnxruntime"
     assert checks["packages"].status == "ok"
 
 
@@ -290,6 +367,10 @@ def test_a_package_that_does_not_load(package: str, body: str, said: list[str], 
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
+        (
+            ["--camera", "picamera:0"],
+            "under the check picamera2; leave out --camera here, and give edge-run --source picamera:0",
+        ),
         (["--camera", "front"], "expected the N of /dev/videoN"),
         (["--offload", "host:8000"], "try --offload http://host:8000"),
         (["--offload-ca", "x.pem"], "does nothing without --offload"),
@@ -305,7 +386,8 @@ def test_a_camera_that_is_not_there_fails(command: Any, tiny_edge: Path) -> None
     done = command(main, "--model", tiny_edge, "--camera", "97")
     assert done.code == 1
     assert "fail  camera" in done.out
-    assert "/dev/video97 is not there" in done.out
+    assert "/dev/video97 is not there; cameras here: " in done.out
+    assert "/dev/null is no camera; cameras here: " in command(main, "--model", tiny_edge, "--camera", "/dev/null").out
 
 
 def test_on_this_machine_it_takes_little_and_loads_no_engine() -> None:

@@ -121,7 +121,10 @@ def test_the_camera_that_is_asked_for() -> None:
     webcam = Node("/dev/video2", "Cam", "uvcvideo", True, False, (("MJPG", (640, 480)),))
     assert camera_checks([webcam], "/dev/video2")[0].status == "ok"
     absent = camera_checks([webcam], "/dev/video0")[0]
-    assert (absent.status, absent.text) == ("fail", "/dev/video0 is not there; there is /dev/video2")
+    assert (absent.status, absent.text) == ("fail", "/dev/video0 is not there; cameras here: /dev/video2")
+    assert camera_checks([], "/dev/video7")[0].text == "/dev/video7 is not there; cameras here: none"
+    no_camera = camera_checks([webcam], "/dev/null", there=True)[0]
+    assert (no_camera.status, no_camera.text) == ("fail", "/dev/null is no camera; cameras here: /dev/video2")
 
 
 def test_picamera(tmp_path: Path) -> None:

@@ -78,6 +78,16 @@ def test_a_port_on_which_nobody_listens(unused_port: int) -> None:
     checks = examined(f"http://127.0.0.1:{unused_port}")
     assert list(checks) == ["name", "connection"]
     assert checks["connection"].text == f"127.0.0.1 port {unused_port}: connection refused"
+    assert checks["connection"].mend == f"start it: edge-cloud --port {unused_port}"
+
+
+def test_a_machine_on_which_nobody_listens(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuses(*arguments: object) -> socket.socket:
+        raise ConnectionRefusedError(111, "Connection refused")
+
+    monkeypatch.setattr(steps.socket, "create_connection", refuses)
+    mend = "start it there: edge-cloud --host 0.0.0.0 --port 9 --token-file FILE; or open the firewall for port 9"
+    assert examined("http://192.0.2.1:9")["connection"].mend == mend
 
 
 def test_one_that_is_not_ready() -> None:

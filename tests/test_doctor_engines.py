@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from devices import Board, detect
+from edge.choice import Choice
 from edge.doctor.engines import Attempt, EngineFacts, attempts_of, bundle_check, deadly, engine_check
 from edge.doctor.known_bad import KNOWN_BAD, LAST_WORDS, Here, known_bad, last_words, version_of
 from edge.doctor.packages import installed_versions, packages_check
@@ -130,9 +131,9 @@ def test_an_engine_built_for_numpy_1(board: Board) -> None:
     ("engine", "place", "others", "status", "mend"),
     [
         ("onnx", here(), ("tflite",), "ok", ""),
-        ("onnx", here(), (), "fail", "pip install 'edge-run[onnx]'"),
+        ("onnx", here(), (), "fail", "pip install onnxruntime"),
         ("onnx", here(python=(3, 10, 12)), (), "fail", "pip install 'onnxruntime<1.24'"),
-        ("tflite", here("armv7l"), (), "fail", "pip install 'edge-run[tflite]'"),
+        ("tflite", here("armv7l"), (), "fail", "pip install tflite-runtime 'numpy<2'"),
         (
             "tflite",
             here("armv7l", python=(3, 13)),
@@ -156,13 +157,28 @@ def test_which_variant_would_run() -> None:
     passed_over = bundle_check("m", order, [a_differs, b_runs])
     assert (passed_over.status, passed_over.text) == ("warn", "m: b would run, a passed over: it disagrees")
     assert bundle_check("m", order, [a_differs]).status == "fail"
-    chosen = bundle_check("m", order, [a_runs], choice="b, edge-bench's choice of today")
-    assert (chosen.status, chosen.text) == (
-        "ok",
-        "m: a would run; its golden check agrees; before it b, edge-bench's choice of today",
-    )
+    assert "edge-quantize" in passed_over.mend
+    assert "engine above" not in passed_over.mend
     assert bundle_check("m", order, [a_runs], stale="not used").status == "warn"
-    assert bundle_check("m", order, [], missing=["onnx", "tflite"]).mend == "pip install 'edge-run[onnx]' or 'edge-run[tflite]'"
+    assert bundle_check("m", order, [], missing=["onnxruntime", "ai-edge-litert"]).mend == (
+        "pip install onnxruntime, or ai-edge-litert"
+    )
+
+
+def test_what_edge_bench_chose() -> None:
+    order, a_runs = ["a", "b", "c"], Attempt("a", "")
+    b = Choice(variant="b", engine="onnx", threads=2, frame_ms=1, measured="2026-11-30")
+    ran = bundle_check("m", order, [a_runs, Attempt("b", "", chosen=True)], choice=b)
+    assert (ran.status, ran.text) == ("ok", "m: b would run, edge-bench's choice of 2026-11-30; its golden check agrees")
+    passed = "m: a would run, b, edge-bench's choice of 2026-11-30, passed over: "
+    refused = bundle_check("m", order, [Attempt("b", "it disagrees", chosen=True), a_runs], choice=b)
+    assert (refused.status, refused.text) == ("warn", f"{passed}it disagrees")
+    unloaded = bundle_check("m", order, [a_runs], choice=b)
+    assert (unloaded.status, unloaded.text) == ("warn", f"{passed}its engine does not run")
+    dies = bundle_check("m", order, [a_runs], choice=b, fatal={"b": "dies of SIGILL"})
+    assert (dies.status, dies.mend) == ("fail", "mend the engine above, or edge-run --variant a")
+    damaged = bundle_check("m", order, [a_runs, Attempt("b", "", chosen=True)], choice=b, damaged=["c.onnx is missing"])
+    assert (damaged.status, damaged.text) == ("fail", "m: c.onnx is missing; b would run")
 
 
 def test_an_engine_that_would_end_edge_run() -> None:

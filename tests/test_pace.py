@@ -43,6 +43,26 @@ def test_a_pause_is_not_made_up_for_by_a_burst() -> None:
     assert [pace.early_s(0, 100.0 + tenth / 10) == 0 for tenth in range(1, 19)].count(True) == 1
 
 
+def test_how_often_frames_come_is_known_after_a_while() -> None:
+    pace = Pace(1)
+    pace.intervals_s = [16.0]
+    comes_s = [0.0, 0.0, 0.001, *(number / 8 for number in range(1, 40))]  # a burst first
+    seen = {at_s: (pace.early_s(0, at_s), pace.coming_fps[0])[1] for at_s in comes_s}
+    assert seen[1.875] is None
+    assert seen[2.0] == pytest.approx(8, rel=0.2)
+    for number in range(100):
+        pace.early_s(0, 60 + number / 4)
+    assert pace.coming_fps == pytest.approx([4.0])
+
+
+def test_what_was_taken_and_what_waited_is_counted() -> None:
+    pace = Pace(1)
+    pace.intervals_s = [1.0]
+    for at_s in (0.0, 0.2, 0.5, 1.0, 2.0):
+        pace.early_s(0, at_s)
+    assert (pace.taken, pace.delayed) == ([3], [1])
+
+
 def test_a_new_pace_counts_at_once() -> None:
     pace = Pace(2)
     pace.intervals_s = [100.0, 0.0]

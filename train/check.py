@@ -16,7 +16,7 @@ from edge.kept import is_kept
 from edge.layouts import PARTS, Task, labels_of, task_of
 from edge.lists import place_of
 from train.check_boxes import BoxNotes, box_findings, same_labels
-from train.check_findings import Finding, Item, Severity, finding
+from train.check_findings import Finding, Item, Severity, finding, nested
 from train.duplicates import Near, exact_groups, groups, in_threads
 from train.picture_facts import ODD, Facts, read_facts
 
@@ -243,7 +243,8 @@ def _strangers(data: Path, task: Task) -> list[Finding]:
         return found
     files = [path for path in inside if path.is_file()]
     others = [path for path in files if not _is_picture(path)]
-    filled = {parent for path in set(files).difference(others) for parent in path.parents}
+    pictures = set(files).difference(others)
+    filled = {parent for path in pictures for parent in path.parents}
     return [
         *found,
         *finding(
@@ -252,6 +253,7 @@ def _strangers(data: Path, task: Task) -> list[Finding]:
         *finding(
             "empty-class", "warning", "class folders without a picture", named(path for path in folders if path not in filled)
         ),
+        *nested(root, folders, pictures),
         *finding("not-read", "note", "files that are not read as pictures", named(others)),
     ]
 

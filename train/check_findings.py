@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias
@@ -40,6 +41,14 @@ def finding(
 ) -> tuple[Finding] | tuple[()]:
     """One finding, or none where there is no case of it."""
     return (Finding(kind, severity, what, tuple(cases), tuple(dict.fromkeys(paths))),) if cases else ()
+
+
+def nested(root: Path, class_folders: Sequence[Path], pictures: Iterable[Path]) -> tuple[Finding] | tuple[()]:
+    """Folders with pictures within class folders: they may have been meant as classes."""
+    deeper = Counter(path.parent.relative_to(root) for path in pictures if path.parent not in class_folders)
+    said = [f"{folder}: {count}" for folder, count in sorted(deeper.items()) if not folder.name.startswith(".")]
+    what = "folders within a class folder, whose pictures are read as that class; move them up if they are classes"
+    return finding("nested", "note", what, said)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -9,6 +9,8 @@ from devices import Board, EngineChoice
 from edge.bundle import Bundle
 from edge.card import Variant
 from edge.engines import for_edge_tpu, installed
+from edge.errors import EngineError
+from edge.extras import DISTRIBUTIONS
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,13 +40,19 @@ def thread_counts(most: int) -> tuple[int, ...]:
 def configurations(
     bundle: Bundle, board: Board, names: Sequence[str], threads: Sequence[int], say: Callable[[str], None]
 ) -> list[Configuration]:
-    """All that can be tried, by variant; what is not installed is said. Raises BundleError for a name that is not there.
+    """All that can be tried, by variant; what is not installed is said.
+
+    Raises BundleError for a name that is not there, and EngineError where no engine is installed for any of them.
 
     An accelerator runs what its threads do not, so its number of threads hardly matters: it gets the board's.
     """
     card = bundle.card
+    wanted = [card.variant(name) for name in dict.fromkeys(names)] or card.variants
+    if not any(installed(variant.engine) for variant in wanted):
+        package = DISTRIBUTIONS[min(variant.engine for variant in wanted)][0]
+        raise EngineError(f"{bundle.where}: no engine for it is installed; pip install {package}")
     found = []
-    for variant in [card.variant(name) for name in dict.fromkeys(names)] or card.variants:
+    for variant in wanted:
         if not installed(variant.engine):
             say(f"variant {variant.name} left out: pip install 'edge-run[{variant.engine}]' to measure it")
             continue

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-import math
+import os
+import shlex
+import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -22,19 +26,13 @@ from edge.bench.winner import best_of
 from edge.bundle import Bundle, open_bundle
 from edge.choice import Choice, remember
 from edge.commands import SETTINGS, OneLineCommand, bundle_option, has_terminal, rewrite_line, speaker, version_option
+from edge.commands.option_types import Number
 from edge.errors import EdgeError, EngineError, UsageError
+from edge.packaged import DEFAULT_BUNDLE
+from edge.places import check_writable
 
 NAME = "edge-bench"
 say = speaker(NAME)
-
-
-class _Number(click.FloatRange):
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """A number in the range, which is not nan: that is in every range."""
-        number: float = super().convert(value, param, ctx)
-        if math.isnan(number):
-            self.fail(f"{value!r}: expected a number", param, ctx)
-        return number
 
 
 class _Threads(click.ParamType[Any]):
@@ -56,7 +54,7 @@ class _Threads(click.ParamType[Any]):
 @click.option("--threads", metavar="N,N,...", type=_Threads(), help="Engine threads.  [default: 1, 2, 4, the board's profile]")
 @click.option(
     "--seconds",
-    type=_Number(0.1, 3600),
+    type=Number(0.1, 3600),
     default=6.0,
     show_default=True,
     help="Measure each configuration for so long.",
@@ -64,7 +62,7 @@ class _Threads(click.ParamType[Any]):
 @click.option("--sustained", is_flag=True, help="Then run the fastest until the temperature settles.")
 @click.option(
     "--sustained-minutes",
-    type=_Number(0.01, 600),
+    type=Number(0.01, 600),
     default=15.0,
     show_default=True,
     help="... for so long at the most, and without a temperature sensor.",
@@ -96,7 +94,13 @@ def main(
     dies, or disagrees with its golden check, is named and left out. The fastest of the most accurate is kept for
     edge-run, which uses it unless --variant or --threads is given.
     """
-    _check(click.get_current_context())
+    context = click.get_current_context()
+    context.with_resource(_terminated_as_interrupted())
+    _check(context)
+    if json_path is not None and json_path != "-":
+        _check_json(json_path)
+    if cache is not None:
+        check_writable(cache, "--cache")
     bundle, board = open_bundle(model_path), detect()
     if data is not None:
         _check_data(bundle, data, limit)
@@ -129,6 +133,16 @@ def main(
     return 0
 
 
+@contextmanager
+def _terminated_as_interrupted() -> Iterator[None]:
+    """Let SIGTERM end the bench as Ctrl-C does, with its children and a line."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def _check(context: click.Context) -> None:
     """Refuse what was given and would do nothing. Raises UsageError."""
     given = context.params
@@ -139,6 +153,20 @@ def _check(context: click.Context) -> None:
         raise UsageError("--sustained-minutes does nothing without --sustained; give both or neither")
     if given["cache"] is not None and given["no_save"]:
         raise UsageError("--cache does nothing with --no-save; give one of them")
+
+
+def _check_json(path: str) -> None:
+    """Refuse what could not be written when all is measured. Raises UsageError."""
+    refused, place = f"--json {path}: cannot be written there", Path(path)
+    if place.is_dir():
+        raise UsageError(f"{refused}: it is a folder; name a file in it")
+    if place.exists():
+        if not os.access(place, os.W_OK):
+            raise UsageError(f"{refused}: Permission denied; choose another path")
+        return
+    if not place.parent.is_dir():
+        raise UsageError(f"{refused}: {place.parent}: no such folder; make it, or choose another path")
+    check_writable(place, "--json")
 
 
 def _check_data(bundle: Bundle, data: Path, limit: int | None) -> None:
@@ -205,9 +233,17 @@ def _keep(bench: Bench, cache: Path | None) -> None:
     try:
         place = remember(bench.board, bench.bundle, choice, cache)
     except OSError as error:
-        say(f"not kept for edge-run: {error.filename}: {error.strerror}; give --cache FILE, or edge-run these options")
+        say(f"not kept for edge-run: {error.filename}: {error.strerror}; give --cache FILE{_by_hand(bench.bundle, of)}")
     else:
         say(f"kept for edge-run in {place}")
+
+
+def _by_hand(bundle: Bundle, of: Configuration) -> str:
+    """How edge-run is told the fastest; no option of it names an accelerator."""
+    if of.accelerator != "cpu":
+        return ""
+    model = [] if bundle.where == str(DEFAULT_BUNDLE) else ["--model", bundle.where]
+    return f", or {shlex.join(['edge-run', *model, '--variant', of.variant, '--threads', str(of.threads)])}"
 
 
 if __name__ == "__main__":

@@ -75,6 +75,11 @@ def lines(checks: Sequence[Check], *, coloured: bool) -> Iterator[str]:
 def _camera_path(camera: str | None) -> str | None:
     if camera is None:
         return None
+    if camera.startswith("picamera"):
+        raise UsageError(
+            f"--camera {camera}: cameras on the ribbon are under the check picamera2; leave out --camera here, "
+            "and give edge-run --source picamera:0"
+        )
     path = f"/dev/video{camera}" if camera.isascii() and camera.isdigit() else os.path.realpath(camera)
     if not path.startswith("/dev/"):
         raise UsageError(f"--camera {camera}: expected the N of /dev/videoN, or a path below /dev")

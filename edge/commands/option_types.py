@@ -14,11 +14,27 @@ from edge.sizes import parse_size
 
 
 class Number(click.FloatRange):
+    def __init__(
+        self,
+        min: float | None = None,
+        max: float | None = None,
+        min_open: bool = False,
+        max_open: bool = False,
+        *,
+        expected: str = "a number",
+    ) -> None:
+        super().__init__(min, max, min_open, max_open)
+        self._expected = expected
+
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         """A number in the range, which neither nan nor infinity is."""
+        try:
+            finite = math.isfinite(float(value))
+        except ValueError:
+            finite = False
+        if not finite:
+            self.fail(f"{value!r}: expected {self._expected}", param, ctx)
         number: float = super().convert(value, param, ctx)
-        if not math.isfinite(number):
-            self.fail(f"{value!r}: expected a number", param, ctx)
         return number
 
 
@@ -37,7 +53,9 @@ class Hours(click.ParamType[Any]):
         """From when to when."""
         quiet = value if isinstance(value, Quiet) else Quiet.parse(str(value))
         if quiet is None:
-            self.fail(f"{value!r}: expected two different times as in 22:00-06:30", param, ctx)
+            self.fail(f"{value!r}: expected HH:MM-HH:MM, as 22:00-06:30", param, ctx)
+        if quiet.start == quiet.end:
+            self.fail(f"{value!r}: expected two different times", param, ctx)
         return quiet
 
 

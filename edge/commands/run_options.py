@@ -234,13 +234,21 @@ OPTIONS = (
     click.option(
         "--max-temp",
         metavar="C|auto",
-        type=Celsius(20, 120),
+        type=Celsius(20, 120, expected="a number of °C, or auto"),
         help="Take fewer frames to keep the board below this temperature; auto: the limit in its profile.",
     ),
     click.option(
-        "--max-watts", metavar="W", type=Number(0.1, 1000), help="Take fewer frames to keep the board below this power."
+        "--max-watts",
+        metavar="W",
+        type=Number(0.1, 1000, expected="a number of watts"),
+        help="Take fewer frames to keep the board below this power.",
     ),
-    click.option("--target-fps", metavar="F", type=Number(0.01, 1000), help="Take at most F frames a second of each source."),
+    click.option(
+        "--target-fps",
+        metavar="F",
+        type=Number(0.01, 1000, expected="a number of frames a second"),
+        help="Take at most F frames a second of each source.",
+    ),
     click.option(
         "--quiet-hours",
         metavar="HH:MM-HH:MM",
@@ -250,7 +258,7 @@ OPTIONS = (
     click.option(
         "--min-battery",
         metavar="PERCENT",
-        type=Number(1, 99),
+        type=Number(1, 99, expected="a percentage without the sign, as 25"),
         help="Do the least while the board runs on a battery that holds less.",
     ),
     click.option("--max-frames", type=click.IntRange(min=1), help="Stop after this many frames."),

@@ -66,19 +66,22 @@ def summarize(
         cpu_seconds=round(cpu_seconds(), 3),
         reader_cpu_seconds=round(cpu_seconds(resource.RUSAGE_CHILDREN), 3),
         peak_rss_mb=round(peak_rss_mb(), 1),
-        governor=None if governor is None else _governed(governor),
+        governor=None if governor is None or not governor.holds else _governed(governor, sources),
         ended=ended,
     )
 
 
-def _governed(governor: Governor) -> Governed:
+def _governed(governor: Governor, sources: Sequence[Source]) -> Governed:
     all_s = sum(governor.seconds) or 1.0
     rungs = [
         RungTime(round((number + 1) / RUNGS, 4), round(seconds / all_s, 4))
         for number, seconds in reversed(list(enumerate(governor.seconds)))
         if seconds
     ]
-    return Governed(governor.steps, governor.hottest_c, rungs)
+    pace = governor.pace
+    held = sum(pace.paced) + sum(count for count, source in zip(pace.delayed, sources, strict=True) if not source.live)
+    share = held / max(1, sum(pace.paced) + sum(pace.taken))
+    return Governed(governor.steps, governor.hottest_c, rungs, round(share, 4))
 
 
 def _counts(source: Source, tally: Tally, paced: int) -> SourceCounts:
@@ -131,8 +134,8 @@ def _say_summary(summary: Summary, say: Callable[[str], None]) -> None:
 
 def _say_governed(governed: Governed, say: Callable[[str], None]) -> None:
     hottest = "" if governed.max_temperature_c is None else f", {governed.max_temperature_c:.1f} °C at most"
-    held = sum(rung.share for rung in governed.rungs if rung.rate < 1)
-    say(f"governor: {governed.steps} step{'' if governed.steps == 1 else 's'}, held back {held:.0%} of the time{hottest}")
+    steps = f"{governed.steps} step{'' if governed.steps == 1 else 's'}"
+    say(f"governor: {steps}, {governed.held_back:.0%} of frames held back{hottest}")
 
 
 def _say_offload(summary: Summary, say: Callable[[str], None]) -> None:

@@ -28,16 +28,23 @@ class PicameraFacts:
     error: str = ""
 
 
-def camera_checks(nodes: Sequence[Node], wanted: str | None, *, raw_elsewhere: bool = False) -> list[Check]:
-    """The cameras, or the one at `wanted`, such as /dev/video0; `raw_elsewhere`: without any, Picamera2 may have one."""
+def camera_checks(
+    nodes: Sequence[Node], wanted: str | None, *, there: bool = False, raw_elsewhere: bool = False
+) -> list[Check]:
+    """The cameras, or the one at `wanted`, such as /dev/video0; `raw_elsewhere`: without any, Picamera2 may have one.
+
+    `there` says that something is at `wanted`, even if it is no /dev/video.
+    """
     if wanted is not None:
         node = next((node for node in nodes if node.path == wanted), None)
-        if node is None:
-            known = ", ".join(node.path for node in nodes if node.captures and not node.codec) or "none"
-            return [
-                Check("camera", "fail", f"{wanted} is not there; there is {known}", "plug it in and see ls -l /dev/v4l/by-id")
-            ]
-        return [node_check(node) or Check("camera", "fail", f"{wanted} ({node.name}) is no camera", "give another --camera")]
+        known = ", ".join(node.path for node in nodes if node.captures and node_check(node) is not None) or "none"
+        if node is None and not there:
+            text = f"{wanted} is not there; cameras here: {known}"
+            return [Check("camera", "fail", text, "plug it in and see ls -l /dev/v4l/by-id")]
+        name = f" ({node.name})" if node is not None and node.name else ""
+        text = f"{wanted}{name} is no camera; cameras here: {known}"
+        none = Check("camera", "fail", text, "give --camera the N of a /dev/videoN that is one, or leave it out")
+        return [none if node is None else node_check(node) or none]
     found = [check for check in map(node_check, nodes) if check is not None]
     if found or raw_elsewhere:
         return found

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from datetime import datetime, timezone
+from ipaddress import ip_address
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -45,7 +46,12 @@ def endpoint_checks(address: Address, credentials: Credentials) -> Iterator[Chec
     begun_s = time.monotonic()
     connection, problem = _connected(addresses, port)
     if connection is None:
-        mend = f"start it there: edge-cloud --host 0.0.0.0 --port {port}; or open the firewall for port {port}"
+        flag = "--grpc-port" if address.by_grpc else "--port"
+        mend = (
+            f"start it there: edge-cloud --host 0.0.0.0 {flag} {port} --token-file FILE; or open the firewall for port {port}"
+        )
+        if all(ip_address(one.partition("%")[0]).is_loopback for one in addresses):
+            mend = f"start it: edge-cloud {flag} {port}"
         yield Check("endpoint connection", "fail", f"{host} port {port}: {problem}", mend)
         return
     yield Check("endpoint connection", "ok", f"port {port}, {_ms(begun_s)}")
@@ -121,7 +127,7 @@ def _served(address: Address, credentials: Credentials) -> Iterator[Check]:
         try:
             from edge.offload.grpc_transport import GrpcTransport as Grpc
         except ImportError:
-            yield Check("endpoint ready", "fail", "gRPC is not installed here", "pip install 'edge-run[grpc]'")
+            yield Check("endpoint ready", "fail", "gRPC is not installed here", "pip install grpcio protobuf")
             return
         yield _model(address, Grpc(address, credentials, connect_s=STEP_S))
         return

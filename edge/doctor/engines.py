@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from devices import Board
 from edge.doctor.check import Check
 from edge.doctor.known_bad import Here, KnownBad, known_bad, last_words
 from edge.doctor.probe import EDGE_TPU, Probe, ending
+from edge.extras import DISTRIBUTIONS
 
-DISTRIBUTIONS = {
-    "onnxruntime": ("onnxruntime-gpu", "onnxruntime"),
-    "ai_edge_litert": ("ai-edge-litert",),
-    "tflite_runtime": ("tflite-runtime",),
-}
-"""Module → the distributions that provide it, in the order to believe."""
+if TYPE_CHECKING:
+    from edge.choice import Choice
+
 ACCELERATORS = {
     "cuda": ("CUDAExecutionProvider", "pip install onnxruntime-gpu"),
     "tensorrt": ("TensorrtExecutionProvider", "pip install onnxruntime-gpu"),
@@ -24,6 +22,9 @@ ACCELERATORS = {
 }
 """Accelerator → what an engine that has it names, and how to get it."""
 PACKAGES = {"onnx": "onnxruntime", "tflite": "ai-edge-litert"}
+OLD_TFLITE = "tflite-runtime 'numpy<2'"
+"""What there is for 32-bit ARM."""
+DAMAGED = "copy the bundle again, or rebuild it with edge-quantize"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,17 +38,19 @@ class EngineFacts:
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """A variant that was tried, and why it did not run; "" when it did."""
+    """A variant that was tried, and why it did not run; "" when it did. `chosen`: as edge-bench's choice has it."""
 
     variant: str
     error: str
+    chosen: bool = False
 
 
 def engine_check(facts: EngineFacts, here: Here, board: Board, others: Sequence[str]) -> Check:
     """Whether an engine loads and runs; `others` are the engines that do."""
     if facts.told is None:
         return _absent(facts.engine, here, others)
-    package = next((name for name in DISTRIBUTIONS[facts.module] if name in here.versions), facts.module)
+    brought = [name for name in DISTRIBUTIONS[facts.engine] if name.replace("-", "_").startswith(facts.module)]
+    package = next((name for name in reversed(brought) if name in here.versions), facts.module)
     name = f"{package} {here.versions.get(package, 'of unknown version')}"
     steps = {step["step"]: step for step in facts.told.steps}
     rows = known_bad(package, here)
@@ -73,35 +76,54 @@ def bundle_check(
     *,
     missing: Sequence[str] = (),
     fatal: Mapping[str, str] | None = None,
-    choice: str = "",
+    choice: Choice | None = None,
     stale: str = "",
+    damaged: Sequence[str] = (),
 ) -> Check:
-    """Which variant edge-run would take: the first of `order` that ran; `missing` are engines to install.
+    """Which variant edge-run would take: edge-bench's `choice` where it ran, else the first of `order` that did.
 
-    `fatal` holds the variants whose engine would end edge-run instead of being passed over, and how. `choice` is what
-    edge-bench found, which edge-run tries first; `stale` says why it would not.
+    `missing` are packages to install. `fatal` holds the variants whose engine would end edge-run instead of being passed
+    over, and how. `stale` says why a choice does not count, and `damaged` what is wrong with the bundle's files.
     """
-    tried = {attempt.variant: attempt.error for attempt in attempts}
-    chosen = next((variant for variant in order if tried.get(variant) == ""), None)
-    refused = [f"{variant}: {tried[variant]}" for variant in order if tried.get(variant)]
-    if chosen is None:
-        if refused:
-            return Check("bundle", "fail", f"{name}: no variant runs here; {refused[0]}", "rebuild it here with edge-quantize")
-        engines = " or ".join(f"'edge-run[{engine}]'" for engine in missing)
-        mend = f"pip install {engines}" if engines else "mend the engine above"
-        return Check("bundle", "fail", f"{name}: no engine for any of its variants runs here", mend)
-    first = next((variant for variant in order[: order.index(chosen)] if variant in (fatal or {})), None)
-    if fatal and first is not None:
-        text = f"{name}: edge-run would take {first}, whose engine {fatal[first]}; {chosen} runs"
-        return Check("bundle", "fail", text, f"mend the engine above, or edge-run --variant {chosen}")
-    before = [variant for variant in order[: order.index(chosen)] if tried.get(variant)]
-    if before:
-        text = f"{name}: {chosen} would run, {before[0]} passed over: {tried[before[0]]}"
-        return Check("bundle", "warn", text, "mend the engine above, or rebuild the bundle with edge-quantize")
-    text = f"{name}: {chosen} would run; its golden check agrees"
-    if stale:
-        return Check("bundle", "warn", f"{text}; {stale}", "edge-bench")
-    return Check("bundle", "ok", f"{text}; before it {choice}" if choice else text)
+    fatal = fatal or {}
+    tried = {attempt.variant: attempt.error for attempt in attempts if not attempt.chosen}
+    plain = next((variant for variant in order if tried.get(variant) == ""), None)
+    as_chosen = next((attempt for attempt in attempts if attempt.chosen), None)
+    ran_as_chosen = as_chosen is not None and not as_chosen.error
+    if damaged:
+        taken = choice.what if choice is not None and ran_as_chosen else plain
+        more = f", and {len(damaged) - 1} more of its files" if len(damaged) > 1 else ""
+        then = f"; {taken} would run" if taken else "; no variant runs"
+        return Check("bundle", "fail", f"{name}: {damaged[0]}{more}{then}", DAMAGED)
+    if choice is not None and ran_as_chosen:
+        text = f"{name}: {choice.what} would run, edge-bench's choice of {choice.measured}; its golden check agrees"
+        return Check("bundle", "ok", text)
+    if plain is None:
+        return _nothing_runs(name, [f"{variant}: {tried[variant]}" for variant in order if tried.get(variant)], missing)
+    before = order[: order.index(plain)]
+    first = next((variant for variant in ([choice.variant] if choice else []) + [*before] if variant in fatal), None)
+    if first is not None:
+        text = f"{name}: edge-run would take {first}, whose engine {fatal[first]}; {plain} runs"
+        return Check("bundle", "fail", text, f"mend the engine above, or edge-run --variant {plain}")
+    text = f"{name}: {plain} would run"
+    if choice is not None:
+        absent = "its engine does not run" if choice.variant in order else "the bundle has no such variant"
+        why = as_chosen.error if as_chosen else absent
+        passed = f"{choice.what}, edge-bench's choice of {choice.measured}, passed over: {why}"
+        return Check("bundle", "warn", f"{text}, {passed}", "edge-bench, which chooses again")
+    refused = [variant for variant in before if tried.get(variant)]
+    if refused:
+        mend = "rebuild the bundle with edge-quantize on this machine, or give another --model"
+        return Check("bundle", "warn", f"{text}, {refused[0]} passed over: {tried[refused[0]]}", mend)
+    text = f"{text}; its golden check agrees"
+    return Check("bundle", "warn", f"{text}; {stale}", "edge-bench") if stale else Check("bundle", "ok", text)
+
+
+def _nothing_runs(name: str, refused: Sequence[str], missing: Sequence[str]) -> Check:
+    if refused:
+        return Check("bundle", "fail", f"{name}: no variant runs here; {refused[0]}", "rebuild it here with edge-quantize")
+    mend = f"pip install {', or '.join(missing)}" if missing else "mend the engine above"
+    return Check("bundle", "fail", f"{name}: no engine for any of its variants runs here", mend)
 
 
 def deadly(facts: EngineFacts) -> str:
@@ -115,10 +137,20 @@ def attempts_of(facts: EngineFacts) -> list[Attempt]:
     if facts.told is None:
         return []
     steps = facts.told.steps
-    attempts = [Attempt(step["variant"], step.get("error", "")) for step in steps if step["step"] in ("ran", "refused")]
+    attempts = [
+        Attempt(step["variant"], step.get("error", ""), step.get("chosen", False))
+        for step in steps
+        if step["step"] in ("ran", "refused")
+    ]
     if steps and steps[-1]["step"] == "open":
-        attempts.append(Attempt(steps[-1]["variant"], f"its engine {ending(facts.told)}"))
+        last = steps[-1]
+        attempts.append(Attempt(last["variant"], f"its engine {ending(facts.told)}", last.get("chosen", False)))
     return attempts
+
+
+def package_of(engine: str, here: Here) -> str:
+    """What pip installs to have an engine here."""
+    return OLD_TFLITE if engine == "tflite" and here.machine == "armv7l" else PACKAGES[engine]
 
 
 def _broken(check: str, name: str, package: str, told: Probe, while_what: str, rows: Sequence[KnownBad]) -> Check:
@@ -133,9 +165,9 @@ def _broken(check: str, name: str, package: str, told: Probe, while_what: str, r
 
 def _absent(engine: str, here: Here, others: Sequence[str]) -> Check:
     """An engine that is not installed, which matters only where no other is."""
-    package = "tflite-runtime" if engine == "tflite" and here.machine == "armv7l" else PACKAGES[engine]
-    rows = known_bad(package, here)
-    mend = rows[0].mend if rows else f"pip install 'edge-run[{engine}]'"
+    package = package_of(engine, here)
+    rows = known_bad(package.split()[0], here)
+    mend = rows[0].mend if rows else f"pip install {package}"
     why = f"; {_known(rows[0])}" if rows else ""
     if others:
         return Check(f"engine {engine}", "ok", f"not installed{why}")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
-import shlex
 import struct
 import sys
 import time
@@ -21,14 +20,15 @@ from devices.files import read
 from edge.doctor import machine, v4l2
 from edge.doctor.cameras import PicameraFacts, camera_checks, picamera_check
 from edge.doctor.check import Check, guarded
-from edge.doctor.engines import Attempt, EngineFacts, attempts_of, bundle_check, deadly, engine_check
+from edge.doctor.engines import Attempt, EngineFacts, attempts_of, bundle_check, deadly, engine_check, package_of
 from edge.doctor.known_bad import Here
 from edge.doctor.packages import installed_versions, packages_check
 from edge.doctor.probe import Probe, ending, has_packages, probe
-from edge.doctor.storage import StorageFacts, storage_checks
+from edge.doctor.storage import storage_checks, storage_facts
 from edge.extras import EXTRAS, is_there
 
 if TYPE_CHECKING:
+    from edge.bundle import Bundle
     from edge.offload.address import Address
     from edge.offload.credentials import Credentials
 
@@ -77,10 +77,12 @@ def examine(question: Question) -> list[Check]:
     """Every check, in the order to read them; never raises for what it finds."""
     found = Machine(question.root)
     with ThreadPoolExecutor(max_workers=8) as pool:
+        chosen = ("chosen",) if question.root == Path("/") else ()
         modules = {engine: next(filter(is_there, names), "") for engine, names in EXTRAS.items()}
         running = {
             engine: pool.submit(
-                probe, ("engine", engine, module, str(question.bundle.absolute()), found.machine, str(found.board.threads))
+                probe,
+                ("engine", engine, module, str(question.bundle.absolute()), found.machine, str(found.board.threads), *chosen),
             )
             for engine, module in modules.items()
             if module
@@ -115,7 +117,10 @@ def _quick(question: Question, found: Machine) -> list[Check]:
         ("temperature", lambda: [machine.temperature_check(reading, board)]),
         ("governor", lambda: [machine.governor_check(reading, driver)]),
         ("memory", lambda: [machine.memory_check(total_mb, available_mb, _swap_mb(root))]),
-        ("events", lambda: storage_checks(_storage(question))),
+        (
+            "events",
+            lambda: storage_checks(storage_facts(question.events, read(root / "proc/mounts"), read(root / "proc/cmdline"))),
+        ),
         ("clock", clock),
     ]
     return [check for name, asked in checks for check in guarded(name, asked)]
@@ -138,13 +143,23 @@ def _tried(question: Question, found: Machine, modules: dict[str, str], told: di
         orders = [step["variants"] for probe in told.values() for step in probe.steps if step["step"] == "order"]
         order = orders[0] if orders else [variant.name for variant in card.variants]
         missing = sorted({variant.engine for variant in card.variants if not modules.get(variant.engine)})
+        packages_missing = [package_of(engine, found.here) for engine in missing]
         stale: list[str] = []
         choice = remembered(found.board, opened, stale.append) if found.root == Path("/") else None
-        chosen = f"{choice.what}, edge-bench's choice of {choice.measured}" if choice is not None else ""
         ends = {each.engine: deadly(each) for each in facts}
         fatal = {variant.name: ends[variant.engine] for variant in card.variants if ends.get(variant.engine)}
-        line = stale[0] if stale else ""
-        return [bundle_check(card.name, order, attempts, missing=missing, fatal=fatal, choice=chosen, stale=line)]
+        return [
+            bundle_check(
+                card.name,
+                order,
+                attempts,
+                missing=packages_missing,
+                fatal=fatal,
+                choice=choice,
+                stale=stale[0] if stale else "",
+                damaged=_damages(opened),
+            )
+        ]
 
     def engines() -> Iterable[Check]:
         for each in facts:
@@ -157,9 +172,25 @@ def _tried(question: Question, found: Machine, modules: dict[str, str], told: di
     ]
 
 
+def _damages(bundle: Bundle) -> list[str]:
+    """What is wrong with the files that a bundle's card names, a line each without what mends it."""
+    from edge.errors import BundleError
+
+    found: dict[str, None] = {}
+    for variant in bundle.card.variants:
+        for read_one in (bundle.model_bytes, bundle.golden):
+            try:
+                read_one(variant)
+            except BundleError as error:
+                found[str(error).removeprefix(f"{bundle.where}: ").rpartition("; ")[0] or str(error)] = None
+    return list(found)
+
+
 def _cameras(question: Question, board: Board, picamera: PicameraFacts | None) -> list[Check]:
     def checks() -> Iterable[Check]:
-        found = camera_checks(v4l2.nodes(question.root), question.camera, raw_elsewhere=picamera is not None)
+        wanted = question.camera
+        there = wanted is not None and os.path.exists(question.root / wanted.lstrip("/"))
+        found = camera_checks(v4l2.nodes(question.root), wanted, there=there, raw_elsewhere=picamera is not None)
         yield from found
         if picamera is not None and question.camera is None:
             yield picamera_check(picamera, board, others=any(check.status == "ok" for check in found))
@@ -185,28 +216,6 @@ def _endpoint(question: Question) -> list[Check]:
 
     address, credentials = question.endpoint
     return guarded("endpoint", lambda: endpoint_checks(address, credentials))
-
-
-def _storage(question: Question) -> StorageFacts:
-    folder, root = question.events.absolute(), question.root
-    if folder.is_file():  # the file itself, as edge-run has it
-        folder = folder.parent
-    return StorageFacts(
-        folder=shlex.quote(str(folder)),
-        there=folder.is_dir(),
-        writable=os.access(folder, os.W_OK | os.X_OK),
-        read_only=_read_only(folder),
-        free_mb=system.disk_free_mb(folder),
-        mounts=read(root / "proc/mounts"),
-        cmdline=read(root / "proc/cmdline"),
-    )
-
-
-def _read_only(folder: Path) -> bool:
-    try:
-        return bool(os.statvfs(folder).f_flag & os.ST_RDONLY)
-    except OSError:
-        return False
 
 
 def _swap_mb(root: Path) -> int:

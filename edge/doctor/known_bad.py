@@ -66,7 +66,7 @@ KNOWN_BAD = (
     KnownBad(
         "onnxruntime",
         "has no wheels for 32-bit ARM",
-        "pip install 'edge-run[tflite]', or install a 64-bit system",
+        "pip install tflite-runtime 'numpy<2', or install a 64-bit system",
         "https://github.com/microsoft/onnxruntime/issues/8874",
         machines=("armv7l",),
         absent=True,

@@ -8,9 +8,11 @@ from importlib import metadata
 from edge.doctor.check import Check
 from edge.doctor.known_bad import KNOWN_BAD, Here, known_bad, last_words
 from edge.doctor.probe import Probe, ending
+from edge.extras import DISTRIBUTIONS
 
 OPENCV = ("opencv-python-headless", "opencv-python", "opencv-contrib-python-headless", "opencv-contrib-python")
-NAMES = tuple(sorted({"numpy", *OPENCV, *(row.package for row in KNOWN_BAD)}))
+ENGINES = {name for names in DISTRIBUTIONS.values() for name in names}
+NAMES = tuple(sorted({"numpy", *OPENCV, *ENGINES, *(row.package for row in KNOWN_BAD)}))
 
 
 def installed_versions(names: Iterable[str] = NAMES) -> dict[str, str]:

@@ -15,10 +15,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 from edge.errors import EdgeError
+
+if TYPE_CHECKING:
+    from edge.bundle import Bundle
+    from edge.card import Variant
+    from edge.engines import EngineOptions
 
 TIMEOUT_S = 90.0
 """For a Zero 2 W that swaps, or an emulator."""
@@ -81,7 +86,7 @@ def ending(told: Probe) -> str:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """`engine NAME MODULE BUNDLE MACHINE THREADS`, `packages`, `picamera`, or, for tests, `crash SIGNAL`."""
+    """`engine NAME MODULE BUNDLE MACHINE THREADS [chosen]`, `packages`, `picamera`, or, for tests, `crash SIGNAL`."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     kind, *rest = arguments
     kinds: dict[str, Callable[..., None]] = {
@@ -110,14 +115,15 @@ def _packages() -> None:
     tell("packaged", numpy=np.__version__, cv2=cv2.__version__)
 
 
-def _engine(name: str, module: str, bundle_path: str, machine: str, threads: str) -> None:
+def _engine(name: str, module: str, bundle_path: str, machine: str, threads: str, chosen: str = "") -> None:
+    """Load an engine and run variants until one agrees: with `chosen` edge-bench's choice first, as edge-run does."""
     _packages()
     tell("load")
     package = importlib.import_module(f"{module}.interpreter" if name == "tflite" else module)
     tell("loaded", accelerators=_edge_tpu() if name == "tflite" else package.get_available_providers())
     from edge.bundle import open_bundle
     from edge.engines import EngineOptions
-    from edge.model import load_variant, preference
+    from edge.model import preference
 
     try:
         bundle = open_bundle(bundle_path)
@@ -125,16 +131,41 @@ def _engine(name: str, module: str, bundle_path: str, machine: str, threads: str
         return
     variants = preference(bundle.card.variants, machine)
     tell("order", variants=[variant.name for variant in variants])
-    for variant in (each for each in variants if each.engine == name):
-        tell("open", variant=variant.name)
-        begun_s = time.perf_counter()
-        try:
-            load_variant(bundle, variant, EngineOptions(int(threads))).engine.close()
-        except EdgeError as error:
-            tell("refused", variant=variant.name, error=str(error))
-        else:
-            tell("ran", variant=variant.name, ms=round((time.perf_counter() - begun_s) * 1e3))
+    mine = [variant for variant in variants if variant.engine == name]
+    options = EngineOptions(int(threads))
+    if chosen and _ran_choice(bundle, mine, options):
+        return
+    for variant in mine:
+        if _ran(bundle, variant, options):
             return
+
+
+def _ran_choice(bundle: Bundle, variants: Sequence[Variant], options: EngineOptions) -> bool:
+    """Whether edge-bench's choice is one of these variants and runs."""
+    from devices import detect
+    from edge.choice import remembered
+
+    choice = remembered(detect(), bundle, lambda line: None)
+    variant = next((each for each in variants if choice is not None and each.name == choice.variant), None)
+    if choice is None or variant is None:
+        return False
+    asked = replace(options, threads=choice.threads, accelerator=choice.accelerator, options=choice.options)
+    return _ran(bundle, variant, asked, chosen=True)
+
+
+def _ran(bundle: Bundle, variant: Variant, options: EngineOptions, *, chosen: bool = False) -> bool:
+    """Open a variant, hold it to its golden check, and tell how that went."""
+    from edge.model import load_variant
+
+    tell("open", variant=variant.name, chosen=chosen)
+    begun_s = time.perf_counter()
+    try:
+        load_variant(bundle, variant, options).engine.close()
+    except EdgeError as error:
+        tell("refused", variant=variant.name, chosen=chosen, error=str(error))
+        return False
+    tell("ran", variant=variant.name, chosen=chosen, ms=round((time.perf_counter() - begun_s) * 1e3))
+    return True
 
 
 def _edge_tpu() -> list[str]:

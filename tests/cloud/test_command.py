@@ -96,6 +96,18 @@ def test_what_cannot_be_is_one_line_and_exit_2(bundle: Path, arguments: list[str
     assert message in said
 
 
+@pytest.mark.parametrize(("mode", "warned"), [(0o644, True), (0o640, False), (0o600, False)])
+def test_a_token_file_that_everybody_can_read(bundle: Path, tmp_path: Path, mode: int, warned: bool) -> None:
+    file = tmp_path / "my tokens"
+    file.write_text("a-token-of-enough-letters")
+    file.chmod(mode)
+    arguments = command("--model", bundle, "--token-file", file, "--port", 0, "--name", "x", "--variant", "int3")
+    done = subprocess.run(arguments, capture_output=True, text=True, timeout=30, check=False)
+    line = f"edge-cloud: --token-file {file}: every user of this machine can read it; chmod 600 '{file}'\n"
+    assert (line in done.stderr) == warned
+    assert done.stderr.count("\n") == 1 + warned
+
+
 def test_two_bundles_of_one_name_are_bad_usage(bundle: Path) -> None:
     code, said = refused("--model", bundle, "--model", bundle, "--port", 0)
     assert code == 2

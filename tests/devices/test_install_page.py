@@ -46,6 +46,11 @@ def test_a_wheelhouse_of_the_page_can_be(line: str) -> None:
     target(given["BOARD"], extras, given.get("PYTHON_VERSION", ""), given.get("SYSTEM", ""))
 
 
+def test_a_new_bundle_is_checked_before_it_is_current() -> None:
+    chain = next(line for line in BLOCKS.splitlines() if "edge-doctor --model" in line)
+    assert re.search(r"edge-doctor --model /opt/edge-models/garden-2\.edge [^|;]*&&.*mv -T .*current\.edge +&&", chain)
+
+
 def test_the_page_was_read() -> None:
     assert len(CALLS) >= 6
     assert len(OPTIONS) >= 4

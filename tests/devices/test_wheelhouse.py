@@ -195,7 +195,10 @@ def test_a_wheelhouse(own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     (out / "SHA256SUMS").touch()
     assert main(["raspberry-pi-4", "--wheel", str(own), "--out", str(out)]) == 0
     files = sorted(path.name for path in out.iterdir())
-    assert files == sorted([own.name, *USUAL, "late-1-py3-none-any.whl", "README.txt", "SHA256SUMS"])
+    assert files == sorted([own.name, *USUAL, "late-1-py3-none-any.whl", "README.txt", "SHA256SUMS", "edge-run.service"])
+    unit = Path(__file__).parents[2] / "docs" / "edge-run.service"
+    assert (out / "edge-run.service").read_bytes() == unit.read_bytes()
+    assert "sudo cp edge-run.service /etc/systemd/system/" in (out / "README.txt").read_text()
     assert len(index.commands) == 2, "what pip, asking the wrong interpreter, left out is asked for"
     sums = dict(reversed(line.split("  ")) for line in (out / "SHA256SUMS").read_text().splitlines())
     assert sums == {name: hashlib.sha256((out / name).read_bytes()).hexdigest() for name in files if name != "SHA256SUMS"}
@@ -256,6 +259,16 @@ def test_picamera_is_the_systems_and_numpy_as_that_needs_it(own: Path, tmp_path:
             2,
             "EXTRAS onx: edge_run-0.1.0-py3-none-any.whl has no such extra; did you",
         ),
+        (["raspberry-pi-4", "--extras", "camera"], USUAL, "", 2, "has no such extra; did you mean picamera?"),
+        (["raspberry-pi-4", "--extras", "web"], USUAL, "", 2, "has no such extra; choose one of onnx, tflite, picamera"),
+        (
+            ["raspberry-pi-4", "--system", "bookworm-32", "--extras", "onnx"],
+            USUAL,
+            "",
+            2,
+            "EXTRAS onnx: onnxruntime has no wheels for 32-bit ARM; take EXTRAS=tflite",
+        ),
+        (["raspberry-pi-4", "--constraints", "/nope"], USUAL, "", 2, "/nope: there is no such file; give --constraints"),
         (["raspberry-pi-44", "--extras", "onnx"], USUAL, "", 2, "did you mean raspberry-pi-4?"),
         (["raspberry-pi-4", "--wheel", "nowhere.whl"], USUAL, "", 2, "nowhere.whl: there is no such wheel; make wheel"),
     ],
@@ -281,6 +294,13 @@ def test_a_failure_is_one_line_and_leaves_what_was_there(
     assert said in lines[0]
     assert [path.name for path in out.iterdir()] == ["SHA256SUMS"]
     assert not list(tmp_path.glob("*.part"))
+
+
+def test_without_a_wheel_the_board_comes_first(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["pi"]) == 2
+    assert capsys.readouterr().err.startswith("wheelhouse: BOARD 'pi' is not known; ")
+    assert main(["raspberry-pi-4"]) == 2
+    assert capsys.readouterr().err == "wheelhouse: --wheel FILE is missing; make wheel, and give what it puts into dist/\n"
 
 
 def test_a_folder_that_cannot_be_written(own: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -170,6 +170,18 @@ def test_classes(tmp_path: Path) -> None:
     assert report.classes["rare"] == {"train": 3, "val": 0}
 
 
+def test_pictures_deeper_than_their_class_folder(tmp_path: Path) -> None:
+    folder = class_set(tmp_path, 12, ("train", "val"))
+    (folder / "train" / "a" / "sub").mkdir()
+    for number in (3, 4):
+        shutil.move(folder / f"train/a/{number}.jpg", folder / f"train/a/sub/{number}.jpg")
+    report = check(folder)
+    [found] = [item for item in report.findings if item.kind == "nested"]
+    assert (found.severity, found.cases) == ("note", ("train/a/sub: 2",))
+    assert found.what.endswith("whose pictures are read as that class; move them up if they are classes")
+    assert report.classes["a"]["train"] == 12
+
+
 def test_one_class_is_none(tmp_path: Path, command: Callable[..., Finished]) -> None:
     class_set(tmp_path, 12, (), "a")
     (tmp_path / "b").mkdir()
