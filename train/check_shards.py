@@ -117,7 +117,7 @@ class _Reading:
             self.cases.add("index", self._short(f"{place}: has {row.tolist()} of each class, not {told.label_counts}"))
 
     def _pictures(self, shard: Shards, before: int, left: int, progress: Callable[[int, int], None]) -> tuple[Int64, bool]:
-        """How many pictures of each class a shard has, and whether all of its labels were known. Raises DataError and OSError."""
+        """How many pictures of each class a shard has, and whether all labels were known. Raises DataError and OSError."""
         row, whole = np.zeros(len(self.labels), np.int64), True
         for done, (name, sample, facts) in enumerate(in_threads(partial(_one, shard), range(len(shard))), start=1):
             progress(before + done, before + len(shard) + (before + len(shard)) * left // (len(self.places) + 1))

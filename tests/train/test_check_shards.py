@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from edge.errors import DataError
 from tests.conftest import Finished
 from tests.train.pictured import class_set, jpeg, put, scene
 from tests.train.sharded import LABELS, Server, index_of, shard, tar_of
@@ -15,6 +16,7 @@ from train import check_shards as module
 from train.check_command import check as command_of
 from train.check_shards import check_shards
 from train.pack_command import pack
+from train.shards import Shards
 
 Command = Callable[..., Finished]
 
@@ -109,6 +111,21 @@ def test_many_cases_are_counted_and_not_all_named(folder: Path, command: Command
     for i in range(4):
         put(folder / f"train-8{i}.tar", (folder / "train-0.tar").read_bytes())
     assert check_shards(str(folder)).findings[0].cases[0].endswith(", and 2 more")
+
+
+def test_a_shard_that_fails_in_the_middle_does_not_end_the_check(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read = Shards.raw
+
+    def raw(shard: Shards, at: int) -> bytes:
+        if "train-1" in shard.name(at) and at > 5:
+            raise DataError("the connection broke")
+        return read(shard, at)
+
+    monkeypatch.setattr(Shards, "raw", raw)
+    checked = check_shards(str(folder))
+    [broken] = (item for item in checked.findings if item.kind == "shard")
+    assert [case.endswith("train-1.tar: the connection broke") for case in broken.cases] == [True]
+    assert checked.classes["a"] == {"train": 6, "val": 12}
 
 
 def test_progress(folder: Path) -> None:
