@@ -4,7 +4,7 @@ EDGE_DATA ?= ../shared/data
 PIP = .venv/bin/pip install --quiet --disable-pip-version-check
 export EDGE_DATA
 
-.PHONY: help demo test lint format quantize default-model docs bench soak wheel wheelhouse test-integration camera arm64 arm64-root clean
+.PHONY: help demo test lint format quantize default-model docs bench soak wheel wheelhouse test-integration camera arm64 arm64-camera arm64-root clean
 
 help:  ## this list
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -76,6 +76,9 @@ camera: .venv/dev  ## edge-run --camera 0 on a real V4L2 device in a virtual mac
 
 arm64: .venv/dev  ## the wheel on emulated ARM boards against x86; root, apt, 10 minutes
 	.venv/bin/python -m pytest -q -m arm64 tests/arm64
+
+arm64-camera: .venv/dev  ## edge-run --camera 0 on an emulated ARM board with a webcam; root, apt, 2 minutes
+	.venv/bin/python -m pytest -q -m arm64_camera tests/arm64
 
 arm64-root: .venv/dev  ## what edge-quantize counts ARM instructions in; root, apt, 40 seconds
 	PYTHON=.venv/bin/python quantize/arm64_root.sh
