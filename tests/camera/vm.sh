@@ -26,7 +26,7 @@ case $arch in
     [ -z "$root" ] || die "ROOT is for ARCH=arm64; the VM has this machine's root"
     emulator=qemu-system-x86_64 package=qemu-system-x86 console=ttyS0 exits=ttyS1 ;;
   arm64)
-    [ -e "$root/bin/sh" ] || die "ARCH=arm64 needs ROOT=FOLDER, an arm64 root (quantize/arm64_root.sh makes one)"
+    [ -n "$root" ] && [ -e "$root/bin/sh" ] || die "ARCH=arm64 needs ROOT=FOLDER, an arm64 root (quantize/arm64_root.sh makes one)"
     root=$(realpath "$root") cache=$cache-arm64
     emulator=qemu-system-aarch64 package=qemu-system-arm console=ttyAMA0 exits=ttyS0 ;;
   *) die "ARCH is amd64 or arm64" ;;
