@@ -47,7 +47,9 @@ class Board:
     sizes it is sold with. `features` are named as the kernel names them in /proc/cpuinfo. `integers` is the scheme that
     its integer kernels want, activations then weights. `engines` are in the order to try, `cameras` in the order to
     prefer. `threads` is how many the engine gets. `spin` keeps them hot between the operators of one inference, never
-    between frames (docs/decisions/0006-spinning.md). `power` names the sensors, and `sources` is where the figures stand.
+    between frames (docs/decisions/0006-spinning.md). `power` names the sensors, `supply` is what to do where their voltage
+    is too low, `systems` are those of devices.wheelhouse that it runs, the usual one first, and `sources` is where the
+    figures stand.
     """
 
     name: str
@@ -66,6 +68,13 @@ class Board:
     models: tuple[str, ...] = ()
     compatible: tuple[str, ...] = ()
     sources: tuple[str, ...] = ()
+    supply: str = "use a stronger power supply"
+    systems: tuple[str, ...] = ("bookworm", "trixie", "ubuntu-22.04", "ubuntu-24.04")
+
+    @property
+    def generic(self) -> bool:
+        """Whether it stands for machines that no literal names."""
+        return not self.models and not self.compatible
 
     @property
     def cores(self) -> int:

@@ -28,6 +28,7 @@ DEV_BOARD = Board(
         "https://github.com/torvalds/linux/blob/master/arch/arm64/boot/dts/freescale/imx8mq.dtsi",
         "https://github.com/torvalds/linux/blob/master/arch/arm64/boot/dts/freescale/imx8mq-phanbell.dts",
     ),
+    systems=("mendel",),
 )
 
 CORALS = (DEV_BOARD,)

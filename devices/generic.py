@@ -37,6 +37,7 @@ ARMV7 = Board(
     spin=False,
     thermal=Thermal(ZONES, throttle_c=80.0, critical_c=90.0, limit_c=75.0),
     power=("ina3221", "ina2xx"),
+    systems=("bookworm-32",),
 )
 
 X86_64 = Board(

@@ -41,6 +41,7 @@ NANO = Board(
     models=("NVIDIA Jetson Nano",),
     compatible=("nvidia,jetson-nano", "nvidia,p3450-0000", "nvidia,p3541-0000"),
     sources=(NANO_POWER, NANO_HEAT, DTS),
+    systems=("jetpack-4",),
 )
 
 ORIN_NANO = Board(
@@ -63,6 +64,7 @@ ORIN_NANO = Board(
         *("nvidia,p3768-0000+p3767-0003-super", "nvidia,p3768-0000+p3767-0004-super", "nvidia,p3768-0000+p3767-0005-super"),
     ),
     sources=(ORIN_NANO_CLOCKS, ORIN_NANO_HEAT, ORIN_HEAT, TENSORRT, DTS),
+    systems=("jetpack-6", "jetpack-5"),
 )
 
 AGX_ORIN = Board(
@@ -82,6 +84,7 @@ AGX_ORIN = Board(
     models=("NVIDIA Jetson AGX Orin", "Jetson AGX Orin"),
     compatible=("nvidia,p3701-0000", "nvidia,p3701-0004", "nvidia,p3701-0005"),
     sources=(ORIN_HEAT, TENSORRT, DTS),
+    systems=("jetpack-6", "jetpack-5"),
 )
 
 JETSONS = (NANO, ORIN_NANO, AGX_ORIN)

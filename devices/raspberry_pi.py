@@ -14,6 +14,9 @@ CPU = (EngineChoice("onnx"), EngineChoice("tflite"))  # LiteRT runs on XNNPACK b
 CAMERAS = ("picamera2", "v4l2", "gstreamer")
 HOT = Thermal(zones=("cpu-thermal",), throttle_c=80.0, critical_c=85.0, limit_c=75.0)
 
+SUPPLY = "use the board's official power supply and a short cable; see vcgencmd get_throttled"
+SYSTEMS = ("bookworm", "trixie", "bookworm-32")
+
 ZERO_2W = Board(
     name="raspberry-pi-zero-2w",
     title="Raspberry Pi Zero 2 W",
@@ -31,6 +34,8 @@ ZERO_2W = Board(
     models=("Raspberry Pi Zero 2",),
     compatible=("raspberrypi,model-zero-2-w", "raspberrypi,model-zero-2"),
     sources=(PROCESSORS, CLOCKS, HEAT, MEMORY, DTS),
+    supply=SUPPLY,
+    systems=SYSTEMS,
 )
 
 PI_3 = Board(
@@ -53,6 +58,8 @@ PI_3 = Board(
         *("raspberrypi,3-compute-module-plus", "raspberrypi,3-plus-compute-module"),
     ),
     sources=(PROCESSORS, CLOCKS, HEAT, MEMORY, DTS),
+    supply=SUPPLY,
+    systems=SYSTEMS,
 )
 
 PI_3_PLUS = Board(
@@ -75,6 +82,8 @@ PI_3_PLUS = Board(
     ),
     compatible=("raspberrypi,3-model-b-plus", "raspberrypi,3-model-a-plus"),
     sources=(PROCESSORS, CLOCKS, HEAT, MEMORY, DTS),
+    supply=SUPPLY,
+    systems=SYSTEMS,
 )
 
 PI_4 = Board(
@@ -97,6 +106,8 @@ PI_4 = Board(
         *("raspberrypi,4-compute-module", "raspberrypi,4-compute-module-s", "raspberrypi,4s-compute-module"),
     ),
     sources=(PROCESSORS, CLOCKS, HEAT, MEMORY, DTS),
+    supply=SUPPLY,
+    systems=SYSTEMS,
 )
 
 PI_5 = Board(
@@ -116,6 +127,8 @@ PI_5 = Board(
     models=("Raspberry Pi 5", "Raspberry Pi Compute Module 5"),
     compatible=("raspberrypi,5-model-b", "raspberrypi,500", "raspberrypi,5-compute-module"),
     sources=(PROCESSORS, CLOCKS, HEAT, MEMORY, DTS),
+    supply=SUPPLY,
+    systems=SYSTEMS,
 )
 
 RASPBERRY_PIS = (ZERO_2W, PI_3, PI_3_PLUS, PI_4, PI_5)

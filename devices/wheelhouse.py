@@ -68,17 +68,6 @@ SYSTEMS = (
     System("mendel", "Mendel Linux 5 (Debian 10)", "3.7", 28),
 )
 
-RASPBERRY_PI = ("bookworm", "trixie", "bookworm-32")
-ANY = ("bookworm", "trixie", "ubuntu-22.04", "ubuntu-24.04")
-RUNS: dict[str, tuple[str, ...]] = {
-    "raspberry-pi": RASPBERRY_PI,
-    "jetson-nano": ("jetpack-4",),
-    "jetson": ("jetpack-6", "jetpack-5"),
-    "coral-dev-board": ("mendel",),
-    "generic-armv7": ("bookworm-32",),
-}
-"""How a board's name begins → the systems it runs, the usual one first; the longest counts, and any other runs ANY."""
-
 
 @dataclass(frozen=True, slots=True)
 class Target:
@@ -138,8 +127,7 @@ def target(board: str, extras: Sequence[str] = (), python: str = "", system: str
     boards = {one.name: one for one in (*BOARDS, *GENERIC)}
     if board not in boards:
         raise WheelhouseError(f"BOARD {board!r} is not known; {_nearest(board, boards)}")
-    runs = max((name for name in RUNS if board.startswith(name)), key=len, default="")
-    names = RUNS.get(runs, ANY)
+    names = boards[board].systems
     if system and system not in names:
         raise WheelhouseError(f"SYSTEM {system!r} is none of {board}'s; {_nearest(system, names)}")
     of = next(one for one in SYSTEMS if one.name == (system or names[0]))

@@ -12,7 +12,6 @@ from devices.system import CpuInfo
 from edge.doctor.check import Check, Status
 
 SIXTY_FOUR_BITS = ("aarch64", "x86_64", "arm64", "amd64")
-SUPPLIES = "raspberry-pi"
 LITTLE_MB, TOO_LITTLE_MB = 256, 96
 SWAPLESS_MB = 1024
 """With less memory than this, and no swap, an upgrade or a second program can end edge-run."""
@@ -36,7 +35,7 @@ def board_check(board: Board, cpu: CpuInfo, memory_mb: int) -> Check:
     clusters = ", ".join(_cluster(cluster) for cluster in board.clusters if cluster.core)
     cores = f"{cpu.cores} core{'s' if cpu.cores != 1 else ''}"
     memory = f", {memory_mb} MiB" if memory_mb else ""
-    profile = "no profile of its own" if board.name.startswith("generic") else f"profile {board.name}"
+    profile = "no profile of its own" if board.generic else f"profile {board.name}"
     return Check("board", "ok", f"{board.title}, {clusters or cores}{memory}; {profile}")
 
 
@@ -81,11 +80,11 @@ def power_check(reading: Reading, board: Board) -> Check:
     battery = "" if reading.battery is None else f"; battery {reading.battery:.0%}"
     earlier = f"; since boot {', '.join(since)}" if since else ""
     if "under-voltage" in now:
-        return Check("power", "fail", f"now {', '.join(now)}{earlier}{watts}{battery}", _supply(board))
+        return Check("power", "fail", f"now {', '.join(now)}{earlier}{watts}{battery}", board.supply)
     if now:
         return Check("power", "warn", f"now {', '.join(now)}{earlier}{watts}{battery}", _cooling())
     if since:
-        mend = _supply(board) if "under-voltage" in since else _cooling()
+        mend = board.supply if "under-voltage" in since else _cooling()
         return Check("power", "warn", f"since boot {', '.join(since)}{watts}{battery}", mend)
     if reading.on_battery:
         return Check("power", "warn", f"on battery{watts}{battery}", "plug it in, or hold it with edge-run --max-watts")
@@ -145,12 +144,6 @@ def clock_check(year: int, synchronized: bool | None, has_rtc: bool) -> Check:
     if not synchronized:
         return Check("clock", "warn", f"{year}, not set by the network{without}", mend)
     return Check("clock", "ok", f"{year}, set by the network{without}")
-
-
-def _supply(board: Board) -> str:
-    if board.name.startswith(SUPPLIES):
-        return "use the board's official power supply and a short cable; see vcgencmd get_throttled"
-    return "use a stronger power supply"
 
 
 def _cooling() -> str:

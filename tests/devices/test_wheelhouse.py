@@ -343,3 +343,8 @@ def test_the_command_itself() -> None:
     )
     assert ran.returncode == 2
     assert ran.stderr.startswith("wheelhouse: BOARD 'pi' is not known; ")
+
+
+def test_every_board_runs_systems_that_are_known() -> None:
+    named = {system.name for system in SYSTEMS}
+    assert [(board.name, system) for board in (*BOARDS, *GENERIC) for system in board.systems if system not in named] == []
