@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 
@@ -33,6 +34,14 @@ def busy(tmp_path: Path) -> Path:
         "try:\n    time.sleep(20)\nexcept BaseException:\n    raise ImportError('of something else')\n"
     )
     return tmp_path
+
+
+@pytest.fixture(autouse=True)
+def interruptible() -> Iterator[None]:
+    """Processes that a test starts hear SIGINT, also where a shell in the background ignores it for all of them."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 def interrupted(code: str, folder: Path) -> tuple[int, str]:
@@ -104,9 +113,12 @@ def test_an_interrupt_of_the_installed_script(tiny_edge: Path, after_s: float) -
         pytest.skip("the project is not installed beside this interpreter")
     command = [script, "--model", tiny_edge, "--source", "demo"]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
-        time.sleep(after_s)
-        process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=20)
+        try:
+            time.sleep(after_s)
+            process.send_signal(signal.SIGINT)
+            _, err = process.communicate(timeout=20)
+        finally:
+            process.kill()
     if process.returncode != 130 and ", in start\n" not in err and "edge-run: " not in err:
         pytest.skip("Python itself had not started yet")
     assert "Traceback" not in err
