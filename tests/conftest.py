@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,6 +18,9 @@ settings.load_profile("edge")
 
 ROOT = Path(__file__).parent.parent
 USERS_CACHE = os.environ.get("XDG_CACHE_HOME")
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # a shell in the background ignores it, and what the tests start would inherit that
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from edge.bundle import sha256
+from edge.bundle import open_bundle, sha256
 from edge.card import TensorInput, Variant
 from edge.engines import ENGINES, EXTRAS, EngineOptions, installed, open_engine
 from edge.engines.adapt import InputAdapter, first_line, owned_float32
@@ -414,3 +415,20 @@ def test_a_float_model_of_others(shared_data: Path) -> None:
     spec = TensorInput(name=wanted.input[0].name, dtype="float32", layout="nchw")
     engine = open_engine(model, variant(model, "onnx", spec, {"raw": wanted.output[0].name}), EngineOptions(threads=2))
     assert engine.infer(tensor(np.full((1, 416, 416, 3), 114, np.uint8)))["raw"].shape == (1, 3549, 85)
+
+
+def test_an_interrupt_waits_until_an_engine_is_loaded(monkeypatch: pytest.MonkeyPatch, tiny_edge: Path) -> None:
+    def swallowing(*arguments: object) -> None:
+        try:
+            signal.raise_signal(signal.SIGINT)
+        except KeyboardInterrupt:
+            raise EngineError("initialization failed") from None
+        loaded.append(True)
+
+    loaded: list[bool] = []
+    monkeypatch.setitem(ENGINES, "onnx", swallowing)
+    variant = open_bundle(tiny_edge).card.variants[0]
+    with pytest.raises(KeyboardInterrupt):
+        open_engine(b"", variant, EngineOptions())
+    assert loaded == [True]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler

@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 
@@ -34,14 +33,6 @@ def busy(tmp_path: Path) -> Path:
         "try:\n    time.sleep(20)\nexcept BaseException:\n    raise ImportError('of something else')\n"
     )
     return tmp_path
-
-
-@pytest.fixture(autouse=True)
-def interruptible() -> Iterator[None]:
-    """Processes that a test starts hear SIGINT, also where a shell in the background ignores it for all of them."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
 
 
 def interrupted(code: str, folder: Path) -> tuple[int, str]:

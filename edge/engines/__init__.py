@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -71,4 +74,22 @@ def open_engine(model: bytes, variant: Variant, options: EngineOptions) -> Engin
     """Load a variant's file into its engine. Raises EngineError when the engine is absent or refuses the model."""
     if not installed(variant.engine):
         raise EngineError(f"{variant.name} needs the {variant.engine} engine; pip install 'edge-run[{variant.engine}]'")
-    return ENGINES[variant.engine](model, variant, options)
+    with _unbroken():
+        return ENGINES[variant.engine](model, variant, options)
+
+
+@contextmanager
+def _unbroken() -> Iterator[None]:
+    """Let Ctrl-C wait until an engine is loaded: compiled modules make of it an error of their own, as if they were broken."""
+    before = signal.getsignal(signal.SIGINT)
+    if not callable(before) or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    heard: list[int] = []
+    signal.signal(signal.SIGINT, lambda number, frame: heard.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+        if heard:
+            before(signal.SIGINT, None)
