@@ -102,12 +102,15 @@ def sample(process: int, started_s: float) -> Sample:
 
 
 def private_mb(process: int) -> float:
-    """Memory that is the process's own, in MB of 2^20 bytes; frames shared with a reader are not."""
+    """Memory that the process has written to alone, in MB of 2^20 bytes.
+
+    Not frames shared with a reader, nor libraries, which are shared for as long as anyone else here runs them.
+    """
     try:
         lines = Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()
     except OSError:
         return 0.0
-    return sum(int(line.split()[1]) for line in lines if line.startswith("Private_")) / 1024
+    return sum(int(line.split()[1]) for line in lines if line.startswith("Private_Dirty")) / 1024
 
 
 def soak(minutes: float, work: Path) -> tuple[list[Sample], dict[str, object]]:
