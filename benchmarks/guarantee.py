@@ -17,10 +17,11 @@ from pathlib import Path
 import numpy as np
 
 from edge.boxes_data import labelled_boxes
-from edge.bundle import DEFAULT_BUNDLE, Bundle, open_bundle
+from edge.bundle import Bundle, open_bundle
 from edge.datasets import class_folders
 from edge.evaluate import DetectionReport, Report, evaluate
 from edge.model import open_model
+from edge.packaged import DEFAULT_BUNDLE
 from edge.selection import ALPHAS, DELTA, fit_promise, most_errors
 from edge.types import Bools, Float32
 

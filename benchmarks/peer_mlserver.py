@@ -15,8 +15,9 @@ from mlserver import MLModel
 from mlserver.codecs import Base64Codec
 from mlserver.types import InferenceRequest, InferenceResponse, ResponseOutput
 
-from edge.bundle import DEFAULT_BUNDLE, open_bundle
+from edge.bundle import open_bundle
 from edge.model import open_model
+from edge.packaged import DEFAULT_BUNDLE
 from edge.types import Frame
 
 

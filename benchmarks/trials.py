@@ -78,8 +78,9 @@ def prepare(args: argparse.Namespace, work: str) -> tuple[list[Trial], dict[str,
     from installed_size import installed_mb
 
     from devices import detect
-    from edge.bundle import DEFAULT_BUNDLE, open_bundle
+    from edge.bundle import open_bundle
     from edge.errors import EdgeError
+    from edge.packaged import DEFAULT_BUNDLE
 
     board, data = detect(), Path(os.environ.get("EDGE_DATA", HERE.parent.parent / "shared" / "data"))
     vtest = data / "videos" / "vtest.avi"
@@ -159,7 +160,7 @@ def detector_trials(opened: Bundle, name: str | None, board: Board, folder: Path
 
 
 def _float32_and_fastest(variants: Sequence[Variant], machine: str) -> list[Variant]:
-    from edge.engines import installed
+    from edge.extras import installed
 
     here = [v for v in variants if installed(v.engine) and (not v.machines or machine in v.machines)]
     int8 = [v for v in here if v.precision == "int8"]

@@ -12,10 +12,10 @@ import click
 
 from cloud.auth import check_exposure, read_tokens
 from cloud.settings import Settings
-from edge.bundle import DEFAULT_BUNDLE
 from edge.card import is_name
 from edge.commands import SETTINGS, OneLineCommand, speaker, version_option
 from edge.errors import EdgeError, UsageError
+from edge.packaged import DEFAULT_BUNDLE
 
 NAME = "edge-cloud"
 KEEP_MB = 1024

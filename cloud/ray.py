@@ -15,8 +15,9 @@ from ray import serve
 from cloud.app import Endpoint
 from cloud.auth import VARIABLE, read_tokens
 from cloud.settings import Settings, open_state
-from edge.bundle import CARD_FILE, DEFAULT_BUNDLE
+from edge.bundle import CARD_FILE
 from edge.commands import speaker
+from edge.packaged import DEFAULT_BUNDLE
 
 MODELS = "EDGE_CLOUD_MODELS"
 ONGOING = 64

@@ -81,15 +81,13 @@ def processor() -> str:
 
 def memory(root: Path = Path("/")) -> tuple[int, int]:
     """Total and available memory in MiB; zeros where unknown."""
-    fields = {
-        name: value.split() for name, _, value in (line.partition(":") for line in read(root / "proc/meminfo").splitlines())
-    }
+    found = _meminfo(root)
+    return found.get("MemTotal", 0), found.get("MemAvailable", 0)
 
-    def mb(name: str) -> int:
-        word = (fields.get(name) or [""])[0]
-        return int(word) // 1024 if word.isascii() and word.isdigit() and len(word) < 20 else 0
 
-    return mb("MemTotal"), mb("MemAvailable")
+def swap_mb(root: Path = Path("/")) -> int:
+    """Swap in MiB; 0 where there is none, or nobody can say."""
+    return _meminfo(root).get("SwapTotal", 0)
 
 
 def os_release(root: Path = Path("/")) -> dict[str, str]:
@@ -116,6 +114,17 @@ def coral_usb(root: Path = Path("/")) -> bool:
 def coral_pci(root: Path = Path("/")) -> bool:
     """Whether there is an Edge TPU on PCIe whose driver is loaded, as on the Coral Dev Board."""
     return bool(scan(root / "sys/class/apex", "apex_"))
+
+
+def _meminfo(root: Path) -> dict[str, int]:
+    """What is a size there, in MiB."""
+    found = {}
+    for line in read(root / "proc/meminfo").splitlines():
+        name, _, value = line.partition(":")
+        word = (value.split() or [""])[0]
+        if word.isascii() and word.isdigit() and len(word) < 20:
+            found[name] = int(word) // 1024
+    return found
 
 
 def _cpuinfo(root: Path) -> Iterator[tuple[str, str]]:

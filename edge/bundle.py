@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 from edge.card import Card, Variant, decode_card, encode_card
 from edge.errors import BundleError
-from edge.packaged import DEFAULT_BUNDLE as DEFAULT_BUNDLE
+from edge.places import whole_file
 from edge.types import Float32, UInt8
 
 CARD_FILE = "card.json"
@@ -241,19 +241,9 @@ def write_bundle(path: str | Path, card: Card, files: Mapping[str, bytes]) -> No
 
 
 def _write_zip(path: Path, contents: Mapping[str, bytes]) -> None:
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
-                for name, data in contents.items():
-                    archive.writestr(zipfile.ZipInfo(name), data)  # the 1980 date: the same input, the same bytes
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    with whole_file(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+        for name, data in contents.items():
+            archive.writestr(zipfile.ZipInfo(name), data)  # the 1980 date: the same input, the same bytes
 
 
 def _write_folder(path: Path, contents: Mapping[str, bytes]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -17,6 +16,7 @@ from edge.bundle import Bundle, sha256
 from edge.card import encode_card
 from edge.errors import one_line
 from edge.extras import DISTRIBUTIONS
+from edge.places import whole_file
 
 FILE = "choices.json"
 LIMIT_BYTES = 1 << 20
@@ -90,7 +90,8 @@ def remember(board: Board, bundle: Bundle, choice: Choice, path: Path | None = N
     }
     newest = dict(list(choices.items())[-KEPT:])
     place.parent.mkdir(parents=True, exist_ok=True)
-    _write(place, msgspec.json.format(msgspec.json.encode(_File(choices=newest)), indent=1) + b"\n")
+    with whole_file(place) as file:
+        file.write(msgspec.json.format(msgspec.json.encode(_File(choices=newest)), indent=1) + b"\n")
     return place
 
 
@@ -144,18 +145,3 @@ def _read(place: Path, say: Callable[[str], None]) -> dict[str, _Kept]:
         say(f"{place}: not understood, and ignored ({one_line(reason)}); run edge-bench to write it anew")
         return {}
     return found.choices
-
-
-def _write(place: Path, data: bytes) -> None:
-    """Whole or not at all."""
-    handle, temporary = tempfile.mkstemp(dir=place.parent, prefix=place.name, suffix=".part")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, place)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 
+EDGE_TPU = "libedgetpu.so.1"
 EXTRAS = {"onnx": ("onnxruntime",), "tflite": ("ai_edge_litert", "tflite_runtime")}
 """Engine → the packages that provide it, any one of which will do."""
 

@@ -13,8 +13,9 @@ from devices import Board, detect
 from edge.bundle import Bundle
 from edge.card import Variant
 from edge.choice import Choice
-from edge.engines import EngineOptions, installed, open_engine
+from edge.engines import EngineOptions, open_engine
 from edge.errors import BundleError, EdgeError, EngineError
+from edge.extras import installed
 from edge.protocols import Engine, Task
 from edge.tasks import TASKS
 from edge.types import Geometry, Tensor

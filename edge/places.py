@@ -1,10 +1,13 @@
-"""Where a command is to write, refused before minutes of work rather than after them."""
+"""Files that are there whole or not at all, and places that are refused before minutes of work rather than after them."""
 
 from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from edge.errors import UsageError
 
@@ -27,3 +30,19 @@ def check_writable(path: Path, option: str, *, inside: bool = False) -> None:
         os.rmdir(tempfile.mkdtemp(dir=parent, prefix=".edge-"))  # asking for permission alone misses full disks
     except OSError as error:
         raise UsageError(f"{refused}: {parent}: {error.strerror or error}; choose another path") from None
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[BinaryIO]:
+    """A file to write, which stands at `path` once it is left and on the disk, or not at all. Raises OSError."""
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise

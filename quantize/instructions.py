@@ -32,8 +32,8 @@ import devices
 import edge
 from edge.bundle import sha256
 from edge.card import Variant
-from edge.engines import EXTRAS
 from edge.errors import EngineError, UsageError
+from edge.extras import EXTRAS
 from edge.types import Outputs, UInt8
 
 HERE = Path(__file__).parent

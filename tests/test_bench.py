@@ -23,8 +23,8 @@ from edge.bench.report import Bench, document, table, warnings
 from edge.bench.sustained import WINDOW_S, Trend, sustain
 from edge.bench.winner import best_of
 from edge.bundle import open_bundle
-from edge.engines import EXTRAS
 from edge.errors import BundleError, DataError, EngineError
+from edge.extras import EXTRAS
 from edge.model import load_variant
 from tests.samples import encoded, entries_of, picture, with_card, with_expected, with_file, write_entries
 

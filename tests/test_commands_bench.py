@@ -21,7 +21,7 @@ from edge.bench.plan import Configuration
 from edge.bundle import open_bundle
 from edge.choice import remembered
 from edge.commands.bench import _by_hand, main
-from edge.engines import EXTRAS
+from edge.extras import EXTRAS
 from edge.packaged import DEFAULT_BUNDLE
 from tests.conftest import Finished
 from tests.samples import encoded, entries_of, picture, with_expected, with_file, write_entries

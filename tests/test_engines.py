@@ -16,10 +16,11 @@ from onnx import TensorProto, helper
 
 from edge.bundle import open_bundle, sha256
 from edge.card import TensorInput, Variant
-from edge.engines import ENGINES, EXTRAS, EngineOptions, installed, open_engine
+from edge.engines import ENGINES, EngineOptions, open_engine
 from edge.engines.adapt import InputAdapter, first_line, owned_float32
 from edge.engines.fake import FakeEngine
 from edge.errors import EngineError
+from edge.extras import EXTRAS, installed
 from edge.protocols import Engine
 from edge.types import Geometry, Tensor, UInt8
 from tests.tiny import tiny_onnx

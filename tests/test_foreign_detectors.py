@@ -9,8 +9,8 @@ import pytest
 
 from edge.boxes_data import labelled_boxes
 from edge.bundle import open_bundle
-from edge.engines import installed
 from edge.evaluate import evaluate
+from edge.extras import installed
 from edge.model import open_model
 from edge.types import Detections, Frame
 from tests.foreign import coco_labels, foreign_bundle

@@ -15,8 +15,9 @@ from devices.board import Cluster
 from devices.generic import ARM64, X86_64
 from edge.bundle import open_bundle
 from edge.card import Variant
-from edge.engines import EXTRAS, EngineOptions
+from edge.engines import EngineOptions
 from edge.errors import BundleError, EdgeError, EngineError
+from edge.extras import EXTRAS
 from edge.model import Model, load_variant, open_model, preference
 from tests.samples import entries_of, frame, golden_arrays, with_card, with_expected, with_file, write_entries
 from tests.tiny import tiny_bundle, tiny_onnx

@@ -12,8 +12,8 @@ from statistics import median
 import msgspec
 import numpy as np
 
+from edge.accuracy import labelled
 from edge.bench.messages import Judged, Measured, Message, Phase, Refused, Request
-from edge.bench.samples import labelled
 from edge.bundle import Bundle, open_bundle
 from edge.capture.lifetime import dying_with
 from edge.engines import EngineOptions

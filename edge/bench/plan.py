@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from devices import Board, EngineChoice
 from edge.bundle import Bundle
 from edge.card import Variant
-from edge.engines import for_edge_tpu, installed
+from edge.engines import for_edge_tpu
 from edge.errors import EngineError
-from edge.extras import DISTRIBUTIONS
+from edge.extras import DISTRIBUTIONS, installed
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,8 +9,8 @@ from typing import Any
 
 from devices import Board, Reading
 from edge import __version__
+from edge.accuracy import FIGURES
 from edge.bench.measure import Row, Watch
-from edge.bench.samples import FIGURES
 from edge.bench.sustained import Sustained
 from edge.bundle import Bundle
 from edge.choice import bundle_hash, engine_version
@@ -99,7 +99,7 @@ def table(bench: Bench) -> Iterator[str]:
 
 
 def _figure_title(bench: Bench) -> str:
-    return FIGURES.get(bench.bundle.card.task, ("", "same"))[1]
+    return next(iter(FIGURES.get(bench.bundle.card.task, {"": "same"}).values()))
 
 
 def _figure(row: Row) -> str:

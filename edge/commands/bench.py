@@ -16,10 +16,10 @@ import click
 import msgspec
 
 from devices import Board, Sensors, detect, processor
+from edge.accuracy import FIGURES, labelled
 from edge.bench.measure import ROUNDS, Row, Setup, Watch, judge, measure
 from edge.bench.plan import Configuration, configurations, thread_counts
 from edge.bench.report import Bench, document, table, warnings
-from edge.bench.samples import FIGURES, labelled
 from edge.bench.sustained import Sustained, sustain
 from edge.bench.turn import talk
 from edge.bench.winner import best_of
@@ -202,7 +202,7 @@ def _tell(line: str) -> None:
 
 def _build_figures(bundle: Bundle) -> dict[str, float | None]:
     """The accuracy that each variant had where it was built; None where nobody measured it."""
-    name = FIGURES.get(bundle.card.task, ("", ""))[0]
+    name = next(iter(FIGURES.get(bundle.card.task, {"": ""})))
     found = {variant.name: variant.accuracy for variant in bundle.card.variants}
     return {variant: None if accuracy is None or not name else getattr(accuracy, name) for variant, accuracy in found.items()}
 

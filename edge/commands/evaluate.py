@@ -11,7 +11,7 @@ import click
 import msgspec
 
 from devices import detect
-from edge.boxes_data import BoxSample, labelled_boxes
+from edge.accuracy import FIGURES, labelled
 from edge.bundle import Bundle, open_bundle
 from edge.card import Variant
 from edge.commands import (
@@ -25,19 +25,17 @@ from edge.commands import (
     version_option,
 )
 from edge.commands.evaluate_classes import WORST, class_figures, class_table
-from edge.datasets import Labelled, Sample, class_folders, evaluation_split
 from edge.deferral import Answered, offload_curve
-from edge.engines import EngineOptions, installed
+from edge.engines import EngineOptions
 from edge.errors import BundleError, EngineError, UsageError
 from edge.evaluate import DetectionReport, Report, evaluate
+from edge.extras import installed
 from edge.model import Model, load_variant
 from edge.tasks.classify import Look, looking_twice
 from edge.types import Result
 
 NAME = "edge-eval"
 say = speaker(NAME)
-FIGURES = {"classify": {"top1": "top-1", "top5": "top-5"}, "detect": {"ap50": "AP50", "ap": "AP"}}
-"""Task → the figures of its report, and their titles in the table."""
 
 
 @click.command(NAME, cls=OneLineCommand, context_settings=SETTINGS)
@@ -96,7 +94,7 @@ def main(
     other = None if remote is None else _open(remote)
     if other is not None and other.card.task != bundle.card.task:
         raise UsageError(f"--remote {remote}: its task is {other.card.task}, that of {bundle.where} {bundle.card.task}")
-    samples = _samples(bundle, data, limit)
+    samples = labelled(bundle, data, limit)
     board = detect()
     options = EngineOptions(threads or board.threads, board.spin, exact)
     reports: dict[str, dict[str, Any]] = {}
@@ -153,24 +151,10 @@ def _asked(
     if not chosen:
         raise EngineError(f"{bundle.where}: none of its variants can run here")
     model = load_variant(bundle, chosen[0], options)
-    samples, results = _samples(bundle, data, limit), dict[Path, Result]()
+    samples, results = labelled(bundle, data, limit), dict[Path, Result]()
     row = _row(model, evaluate(model, samples, bad, results.__setitem__), FIGURES[bundle.card.task])
     model.engine.close()
     return Answered(bundle.card.labels, samples, results), {"model": model.name, "variant": model.variant.name, **row}
-
-
-def _samples(bundle: Bundle, data: Path, limit: int | None) -> list[Sample] | list[BoxSample]:
-    """The labelled pictures to measure on, as the bundle's task wants them."""
-    if bundle.card.task == "detect":
-        return _spread(labelled_boxes(data, bundle.card.labels, split="val"), limit)
-    return _spread(class_folders(evaluation_split(data), bundle.card.labels), limit)
-
-
-def _spread(samples: list[Labelled], limit: int | None) -> list[Labelled]:
-    """At most `limit` of the samples, spread evenly."""
-    if limit is None or limit >= len(samples):
-        return samples
-    return [samples[i * len(samples) // limit] for i in range(limit)]
 
 
 def _chosen(bundle: Bundle, names: tuple[str, ...]) -> list[Variant]:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from devices import Board
 from edge.doctor.check import Check
 from edge.doctor.known_bad import Here, KnownBad, known_bad, last_words
-from edge.doctor.probe import EDGE_TPU, Probe, ending
-from edge.extras import DISTRIBUTIONS
+from edge.doctor.probe import Probe, ending
+from edge.extras import DISTRIBUTIONS, EDGE_TPU
 
 if TYPE_CHECKING:
     from edge.choice import Choice

@@ -116,7 +116,7 @@ def _quick(question: Question, found: Machine) -> list[Check]:
         ("power", lambda: [machine.power_check(reading, board)]),
         ("temperature", lambda: [machine.temperature_check(reading, board)]),
         ("governor", lambda: [machine.governor_check(reading, driver)]),
-        ("memory", lambda: [machine.memory_check(total_mb, available_mb, _swap_mb(root))]),
+        ("memory", lambda: [machine.memory_check(total_mb, available_mb, system.swap_mb(root))]),
         (
             "events",
             lambda: storage_checks(storage_facts(question.events, read(root / "proc/mounts"), read(root / "proc/cmdline"))),
@@ -216,11 +216,6 @@ def _endpoint(question: Question) -> list[Check]:
 
     address, credentials = question.endpoint
     return guarded("endpoint", lambda: endpoint_checks(address, credentials))
-
-
-def _swap_mb(root: Path) -> int:
-    rows = [line.split() for line in read(root / "proc/meminfo").splitlines() if line.startswith("SwapTotal:")]
-    return int(rows[0][1]) // 1024 if rows and len(rows[0]) > 1 and rows[0][1].isdigit() else 0
 
 
 def _synchronized(root: Path) -> bool | None:

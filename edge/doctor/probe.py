@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from edge.errors import EdgeError
+from edge.extras import EDGE_TPU
 
 if TYPE_CHECKING:
     from edge.bundle import Bundle
@@ -31,7 +32,6 @@ START = (
     "import sys; sys.path[:] = sys.argv[1].split(':'); sys.argv[:2] = []; from edge.doctor.probe import main; main(sys.argv)"
 )
 OUTPUT_LIMIT = 20_000
-EDGE_TPU = "libedgetpu.so.1"
 
 
 @dataclass(frozen=True, slots=True)

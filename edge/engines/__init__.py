@@ -12,8 +12,7 @@ import numpy as np
 
 from edge.card import Variant
 from edge.errors import EngineError
-from edge.extras import EXTRAS as EXTRAS
-from edge.extras import installed as installed
+from edge.extras import installed
 from edge.protocols import Engine
 from edge.types import Outputs, Tensor
 

@@ -14,12 +14,11 @@ import numpy as np
 import numpy.typing as npt
 
 from edge.card import Variant
-from edge.engines import EXTRAS, EngineOptions, for_edge_tpu
+from edge.engines import EngineOptions, for_edge_tpu
 from edge.engines.adapt import InputAdapter, first_line, owned_float32
 from edge.errors import EngineError
+from edge.extras import EDGE_TPU, EXTRAS
 from edge.types import Outputs, Tensor
-
-EDGE_TPU = "libedgetpu.so.1"
 
 
 def _interpreter_module() -> Any:

@@ -15,8 +15,9 @@ from typing import Any
 import cv2
 import pytest
 
-from edge.bundle import DEFAULT_BUNDLE, open_bundle
+from edge.bundle import open_bundle
 from edge.model import open_model
+from edge.packaged import DEFAULT_BUNDLE
 from edge.sources.demo import DemoSource
 from edge.types import Classes, Frame, UInt8
 from quantize.instructions import ROOT_SCRIPT, arm64_root

@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edge.bundle import DEFAULT_BUNDLE, Bundle, open_bundle
+from edge.bundle import Bundle, open_bundle
 from edge.engines import EngineOptions
 from edge.model import load_variant
+from edge.packaged import DEFAULT_BUNDLE
 from edge.types import Geometry, Tensor
 from tests.arm64.conftest import PHOTOS, REPOSITORY
 from tests.arm64.emulation import BOARDS, PI_5, SITE, Emulated, become, in_root

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from edge.bundle import DEFAULT_BUNDLE, open_bundle
+from edge.bundle import open_bundle
+from edge.packaged import DEFAULT_BUNDLE
 from tests.arm64.conftest import REPOSITORY
 from tests.arm64.emulation import SITE
 from tests.camera.running import errors

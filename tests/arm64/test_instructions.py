@@ -8,10 +8,11 @@ import msgspec
 import numpy as np
 import pytest
 
-from edge.bundle import DEFAULT_BUNDLE, Bundle, open_bundle
+from edge.bundle import Bundle, open_bundle
 from edge.engines import EngineOptions
 from edge.errors import EngineError
 from edge.model import load_variant
+from edge.packaged import DEFAULT_BUNDLE
 from edge.types import Geometry, Tensor
 from quantize.instructions import Counter, open_counter, why_not
 

@@ -8,9 +8,10 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from edge.bundle import DEFAULT_BUNDLE, open_bundle
+from edge.bundle import open_bundle
 from edge.card import TensorInput, Variant
 from edge.engines import EngineOptions, open_engine
+from edge.packaged import DEFAULT_BUNDLE
 from edge.types import Geometry, Tensor
 from quantize.instructions import Counter, open_counter, why_not
 

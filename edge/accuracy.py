@@ -1,4 +1,4 @@
-"""The labelled pictures that accuracy is measured on."""
+"""What accuracy is measured on, and by which figures."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from edge.boxes_data import BoxSample, labelled_boxes
 from edge.bundle import Bundle
 from edge.datasets import Labelled, Sample, class_folders, evaluation_split
 
-FIGURES = {"classify": ("top1", "top-1"), "detect": ("ap50", "AP50")}
-"""Task → the figure of accuracy that configurations are compared by, and its title."""
+FIGURES = {"classify": {"top1": "top-1", "top5": "top-5"}, "detect": {"ap50": "AP50", "ap": "AP"}}
+"""Task → its figures of accuracy and their titles, the one to compare by first."""
 
 
 def labelled(bundle: Bundle, data: Path, limit: int | None) -> list[Sample] | list[BoxSample]:
-    """At most `limit` pictures, spread evenly, as the bundle's task wants them. Raises DataError."""
+    """The labelled pictures, or `limit` of them, spread evenly, as the bundle's task wants them. Raises DataError."""
     if bundle.card.task == "detect":
         return _spread(labelled_boxes(data, bundle.card.labels, split="val"), limit)
     return _spread(class_folders(evaluation_split(data), bundle.card.labels), limit)
