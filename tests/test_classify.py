@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -176,7 +176,9 @@ def by_hand(task: Classify, first: np.ndarray[Any, Any], second: np.ndarray[Any,
 def test_the_score_is_the_geometric_mean_of_both_looks(tiny_edge: Path, look: Look, logits: np.ndarray[Any, Any]) -> None:
     found = by_hand(task(tiny_edge), *logits, look)
     first, second = softmax(logits[0], 1.0), softmax(logits[1], 1.0)
-    answer = int((first if look == "confidence" else (first + second) / 2).argmax())
+    judged = first if look == "confidence" else (first + second) / 2
+    answer, best = int(judged.argmax()), np.sort(judged)[-2:]
+    assume(best[0] == best[1] or best[1] - best[0] > 1e-6 * best[1])  # what float32 can tell apart
     assert found.class_ids[0] == answer
     assert found.confidence == pytest.approx(np.sqrt(first[answer] * second[answer]), rel=1e-4)
     assert (np.diff(found.scores) <= 0).all()
