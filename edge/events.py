@@ -135,7 +135,7 @@ def event_record(event: Event) -> EventRecord:
         seq=event.frame.sequence,
         source=utf8(event.frame.source),
         file=None if event.frame.name is None else utf8(event.frame.name),
-        captured_at=_iso_8601(event.captured_at_s),
+        captured_at=iso_8601(event.captured_at_s),
         age_ms=round(event.age_ms, 3),
         model=event.model,
         variant=event.variant,
@@ -150,10 +150,11 @@ def event_record(event: Event) -> EventRecord:
 
 def notice_record(notice: Notice) -> NoticeRecord:
     """The record of a notice."""
-    return NoticeRecord(notice.kind, utf8(notice.about), _iso_8601(notice.at_s), utf8(notice.text))
+    return NoticeRecord(notice.kind, utf8(notice.about), iso_8601(notice.at_s), utf8(notice.text))
 
 
-def _iso_8601(at_s: float) -> str:
+def iso_8601(at_s: float) -> str:
+    """UTC with milliseconds, of seconds since 1970."""
     return datetime.fromtimestamp(at_s, timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 

@@ -299,7 +299,7 @@ class Governor:
 
     def _doing(self) -> str:
         """What is done on this rung, in words."""
-        gates = f", gate {self._gates[0].tolerance:.1f}x" if self._gates else ""
+        gates = f", gate {self._gates[0].tolerance:.1f}x" if any(gate.enabled for gate in self._gates) else ""
         return f"{self._rates.words(self._ladder.share)}{gates}"
 
     def _note(self, why: str, text: str) -> None:

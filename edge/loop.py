@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from edge.controls import Controls
 from edge.errors import EdgeError
 from edge.governor import Governor
 from edge.intake import Intake
@@ -84,23 +85,24 @@ def run(
     *,
     offloader: Offloader | None = None,
     governor: Governor | None = None,
+    controls: Controls | None = None,
     reopen: Callable[[Model, str], Model] | None = None,
     max_frames: int | None = None,
     deadline_s: float | None = None,
     tick: Callable[[], None] = lambda: None,
     clock: Callable[[], float] = time.monotonic,
     wall_clock: Callable[[], float] = time.time,
-) -> Iterator[Event | Notice]:
+) -> Generator[Event | Notice, None, None]:
     """Yield an event for every frame taken, in order, a notice of whatever befalls the loop, and revising events.
 
     `sources` are open; there is a scene for each. Every frame has a local answer and none waits for the network; after
     the last one, answers under way get two seconds. An engine that fails is replaced by `reopen` (see edge.workers);
-    `governor` sets the pace and may forbid to offload. `tick` is called at least four times a second, whether or not there
-    are frames. Raises CaptureError, SourceError and EngineError, after what there was to yield.
+    `governor` sets the pace and may forbid to offload; `controls` may pause it and set thresholds. `tick` is called at
+    least four times a second, whether or not there are frames. Raises CaptureError, SourceError and EngineError, after what there was to yield.
     """
-    tasks = _Tasks(scenes)
+    tasks = _Tasks(scenes, controls)
     failure: EdgeError | None = None
-    pace = None if governor is None else governor.pace
+    pace = governor.pace if governor is not None else controls.pace if controls is not None else None
     if governor is not None:
         governor.tick(clock())  # before there are frames
     with Intake(sources, lambda number, frame: scenes[number].look(frame), max_frames, pace) as intake:
@@ -121,12 +123,12 @@ def run(
                     yield event
                     event = None  # what is not referred to any more can be used again
                 seen = None
-                yield from _notices(sources, scenes, workers, offloader, governor)
+                yield from _notices(sources, scenes, workers, offloader, governor, controls)
                 if offloader is not None:
                     yield from (_revision(answer, sources, scenes, clock()) for answer in offloader.answers())
         except EdgeError as error:
             failure = error  # what the cloud still owes us comes first
-    yield from _notices(sources, scenes, workers, offloader, governor)
+    yield from _notices(sources, scenes, workers, offloader, governor, controls)
     if offloader is not None:
         yield from (_revision(answer, sources, scenes, clock()) for answer in offloader.drain(DRAIN_S))
         yield from _taken(offloader.notices)
@@ -137,18 +139,19 @@ def run(
 
 
 class _Tasks:
-    """Each source's view of the model's task, made once for each model."""
+    """Each source's view of the model's task, made once for each model and each score threshold."""
 
-    def __init__(self, scenes: Sequence[Scene]) -> None:
-        self._scenes = scenes
+    def __init__(self, scenes: Sequence[Scene], controls: Controls | None) -> None:
+        self._scenes, self._controls, self._version = scenes, controls, 0
         self._model: Model | None = None
         self._tasks: list[Task] = []
 
     def __call__(self, source: int, model: Model) -> Task:
         tasks = self._tasks
-        if model is not self._model:  # two workers may both do it: they come to the same
+        version = self._version if self._controls is None else self._controls.version
+        if model is not self._model or version != self._version:  # two workers may both do it: they come to the same
             tasks = [scene.view(model.task) for scene in self._scenes]
-            self._tasks, self._model = tasks, model
+            self._tasks, self._model, self._version = tasks, model, version
         return tasks[source]
 
 
@@ -197,6 +200,7 @@ def _notices(
     workers: Workers,
     offloader: Offloader | None,
     governor: Governor | None,
+    controls: Controls | None,
 ) -> Iterator[Notice]:
     for notices in [*(source.notices for source in sources), workers.notices, *(scene.policy.notices for scene in scenes)]:
         yield from _taken(notices)
@@ -204,6 +208,8 @@ def _notices(
         yield from _taken(offloader.notices)
     if governor is not None:
         yield from _taken(governor.notices)
+    if controls is not None:
+        yield from _taken(controls.notices)
 
 
 def _taken(notices: deque[Notice]) -> Iterator[Notice]:

@@ -34,6 +34,7 @@ class MotionGate:
     it still lets a frame through every `refresh_s` seconds.
 
     `tolerance` multiplies both shares, and may change at any time: a board that must do less lets smaller changes pass.
+    While it is not `enabled`, everything moves.
 
     The defaults lost no object in benchmarks/motion.py: 0.1% of the pixels, 7 of 96 x 72, is about the smallest object that
     a detector of 416 x 416 finds. A slower background only saves less there.
@@ -60,9 +61,13 @@ class MotionGate:
         self.skipped = 0
         self.share = 0.0
         self.tolerance = 1.0
+        self.enabled = True
 
     def moves(self, image: UInt8, now_s: float) -> bool:
         """Whether to infer on this BGR picture [height, width, 3], captured at `now_s`; `share` is what it saw."""
+        if not self.enabled:
+            self._size = ()  # switched on again, it begins anew
+            return True
         small = _shrunk(image)
         if image.shape != self._size:  # the first, or the source changed its mode
             self._size, self._background, self._seen_s = image.shape, small.copy(), now_s

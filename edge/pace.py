@@ -8,6 +8,8 @@ JITTER = 0.1
 """Of an interval: a frame may come so early, since no camera's clock is ours."""
 COMING_S = (2.0, 5.0)
 """How often frames come is known after so long, and is that of the last so many seconds."""
+HALTED_S = 1.0
+"""Ask again after so long; who waits looks more often."""
 AWAY_S = 10.0
 """After a silence of so long it is another stream."""
 
@@ -17,10 +19,12 @@ class Pace:
 
     A frame that comes before it is due is let go at once (`paced` counts those): nothing looks at it, and the one that is
     taken is as fresh as the source has it. A source that waits is made to. `taken` frames were due, `delayed` of them only
-    after waiting. `coming_fps` is how often a live source's frames come; None: not known yet.
+    after waiting. `coming_fps` is how often a live source's frames come; None: not known yet. While
+    `halted`, no frame is due.
     """
 
     def __init__(self, sources: int) -> None:
+        self.halted = False
         self.intervals_s = [0.0] * sources
         self.paced = [0] * sources
         self.taken = [0] * sources
@@ -33,6 +37,8 @@ class Pace:
     def early_s(self, source: int, now_s: float) -> float:
         """How long until a frame of this source is due; 0: it is, and the next one an interval later."""
         self._came(source, now_s)
+        if self.halted:
+            return HALTED_S
         interval_s = self.intervals_s[source]
         due_s = min(self._due_s[source], now_s + interval_s)  # a faster pace does not wait for the slower one's frame
         if due_s - now_s > JITTER * interval_s:

@@ -39,6 +39,12 @@ class Rule(Protocol):
         """A question was not asked after all."""
 
 
+class Adjustable(Protocol):
+    """A rule whose threshold may be set while it is used."""
+
+    threshold: float
+
+
 class Threshold:
     """What is at least `threshold` confident, a calibrated probability, is good enough."""
 
@@ -93,7 +99,8 @@ class Budget:
         spent: Callable[[], float] | None = None,
     ) -> None:
         self.notices: deque[Notice] = deque()
-        self._allowance, self._ceiling, self._cost = allowance, threshold, cost
+        self.threshold = threshold
+        self._allowance, self._cost = allowance, cost
         self._spent, self._spent_before = spent, 0.0
         self._held = 0.0
         self._paid = 0.0
@@ -112,8 +119,8 @@ class Budget:
 
     def judge(self, confidence: float) -> Verdict:
         """Whether it is among those that the allowance is for, and that is not spent."""
-        threshold = min(self._ceiling, self._quantile(confidence))
-        if confidence > threshold or confidence >= self._ceiling:
+        threshold = min(self.threshold, self._quantile(confidence))
+        if confidence > threshold or confidence >= self.threshold:
             return Verdict(False, f"> {threshold:.3f}, the limit within {self._allowance.text}")
         if self._held < self._cost():
             return Verdict(False, f"<= {threshold:.3f}, but nothing is left of {self._allowance.text} for now")

@@ -348,6 +348,7 @@ NoticeKind: TypeAlias = Literal[
     "endpoint-lost",
     "endpoint-back",
     "governor",
+    "control",
 ]
 
 
@@ -355,8 +356,8 @@ NoticeKind: TypeAlias = Literal[
 class Notice:
     """Something that happened to the loop rather than to a frame: a camera lost or back, an engine reopened.
 
-    `about` is the source's or the variant's name, the endpoint's URL, or the limit that the governor holds; `at_s` is in
-    seconds since 1970, `text` one line for people.
+    `about` is the source's or the variant's name, the endpoint's URL, the limit that the governor holds, or who turned
+    a control; `at_s` is in seconds since 1970, `text` one line for people.
     """
 
     kind: NoticeKind

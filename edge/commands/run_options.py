@@ -10,8 +10,10 @@ from typing import Any, Literal
 
 import click
 
-from edge.commands import bundle_option, second_look_option, threads_option
+from edge.commands import bundle_option, publish_options, second_look_option, threads_option
+from edge.commands.config import CONFIG_OPTIONS
 from edge.commands.option_types import Budget, Celsius, Hours, Number, Pixels, Size
+from edge.commands.publish_options import MQTT_OPTIONS, WEB_OPTIONS
 from edge.errors import UsageError
 from edge.governor import Quiet
 from edge.policies import POLICIES, Allowance
@@ -74,7 +76,30 @@ class RunOptions:
     target_fps: float | None
     quiet_hours: Quiet | None
     min_battery: float | None
+    web: str | None
+    web_token_file: str | None
+    web_cert: str | None
+    web_key: str | None
+    web_fps: float
+    mqtt: str | None
+    mqtt_topic: str | None
+    mqtt_user: str | None
+    mqtt_password_file: str | None
+    mqtt_ca: str | None
+    mqtt_cert: str | None
+    mqtt_key: str | None
+    mqtt_on: Literal["changes", "all", "none"]
+    mqtt_qos: tuple[str, ...]
+    mqtt_queue: int
+    mqtt_commands: str | None
+    home_assistant: bool
+    home_assistant_prefix: str
     max_frames: int | None
+
+    @property
+    def watched(self) -> bool:
+        """Whether anybody may look at the loop, or turn its controls, while it runs."""
+        return self.web is not None or self.mqtt is not None
 
 
 OPTIONS = (
@@ -261,7 +286,10 @@ OPTIONS = (
         type=Number(1, 99, expected="a percentage without the sign, as 25"),
         help="Do the least while the board runs on a battery that holds less.",
     ),
+    *WEB_OPTIONS,
+    *MQTT_OPTIONS,
     click.option("--max-frames", type=click.IntRange(min=1), help="Stop after this many frames."),
+    *CONFIG_OPTIONS,
 )
 
 
@@ -286,6 +314,7 @@ IDLE_WITHOUT = {
     "offload_cert": "offload",
     "offload_key": "offload_cert",
     "offload_token_file": "offload",
+    **publish_options.IDLE_WITHOUT,
 }
 """Parameter → the one without which it does nothing."""
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from edge.commands import has_terminal
 from edge.commands.run_options import RunOptions
 from edge.errors import UsageError
+from edge.monitor import Monitor
 from edge.protocols import Sink, Source
 from edge.sinks.jsonl import JsonlSink
 from edge.sinks.queued import DEPTH, QueuedSink
@@ -46,7 +47,7 @@ def check_targets(options: RunOptions) -> None:
             raise UsageError(f"--summary {summary}: {error.strerror}; choose a file that can be written") from None
 
 
-def open_sinks(options: RunOptions, sources: Sequence[Source], say: Callable[[str], None]) -> list[Sink]:
+def open_sinks(options: RunOptions, sources: Sequence[Source], monitor: Monitor, say: Callable[[str], None]) -> list[Sink]:
     """The sinks that the options ask for. Where all sources wait, so do the sinks: nothing of a file is lost."""
     waits = not any(source.live for source in sources)
     on_terminal = sys.stdout is not None and sys.stdout.isatty()
@@ -75,4 +76,21 @@ def open_sinks(options: RunOptions, sources: Sequence[Source], say: Callable[[st
         from edge.sinks.store import StoreSink
 
         add(StoreSink(options.store, say, keep_days=options.keep_days), "store")
+    if options.mqtt is not None:
+        from edge.mqtt import open_mqtt
+
+        sinks.append(QueuedSink(open_mqtt(options, monitor=monitor, say=say), "mqtt", say, waits=False))
+    if options.web is not None:
+        from edge.web import open_web
+
+        web = open_web(
+            address=options.web,
+            token_file=options.web_token_file,
+            cert=options.web_cert,
+            key=options.web_key,
+            fps=options.web_fps,
+            monitor=monitor,
+            say=say,
+        )
+        sinks.append(QueuedSink(web, "web", say, depth=1, waits=False, lossy=True))
     return sinks

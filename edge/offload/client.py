@@ -13,6 +13,7 @@ from dataclasses import replace
 from functools import partial
 
 from edge.offload.address import parse_address
+from edge.offload.breaker import State
 from edge.offload.credentials import Credentials
 from edge.offload.endpoint import Answer, Endpoint
 from edge.offload.forms import Form, FrameForm, with_tracks
@@ -131,6 +132,25 @@ class Offloader:
         return 0 if self._spool is None else len(self._spool)
 
     @property
+    def asking(self) -> int:
+        """How many frames wait or are under way."""
+        return len(self._waiting) + len(self._under_way)
+
+    @property
+    def host(self) -> str:
+        """The endpoint's host and port, all of its address that may be shown anywhere."""
+        return self._endpoint.host
+
+    @property
+    def sent_bytes(self) -> int:
+        """What was sent so far, at each attempt, the spool's frames as well."""
+        return self._endpoint.sent_bytes
+
+    def breaker_state(self, now_s: float) -> State:
+        """Whether the endpoint is left in peace."""
+        return self._endpoint.breaker.state(now_s)
+
+    @property
     def request_bytes(self) -> float:
         """What a frame takes on the network, by those so far; before the first, by one that was encoded to see."""
         return self._endpoint.uplink.request_bytes
@@ -138,8 +158,7 @@ class Offloader:
     @property
     def spent_bytes(self) -> float:
         """What was sent, the spool's frames as well, and what those that wait or are under way will take."""
-        pending = len(self._waiting) + len(self._under_way)
-        return self._endpoint.sent_bytes + pending * self.request_bytes
+        return self._endpoint.sent_bytes + self.asking * self.request_bytes
 
     def available(self, now_s: float) -> bool:
         """Whether a frame submitted now would be sent or kept; without a spool False while the endpoint is left in peace."""

@@ -86,6 +86,11 @@ class Endpoint:
         self._asking_metadata = threading.Lock()
         self._counting = threading.Lock()
 
+    @property
+    def host(self) -> str:
+        """Host and port."""
+        return self._address.target
+
     def check_model(self, local: Result) -> bool:
         """Ask what the model takes, and whether it can be asked about results like `local`; whether it can.
 

@@ -16,3 +16,13 @@ def caption(result: Result) -> str:
     if not len(result):
         return "nothing"
     return ", ".join(f"{count} {label}" for label, count in Counter(result.labels).most_common())
+
+
+def best_label(result: Result) -> str | None:
+    """The label of the best class or object, or of a mask's largest segment; None where nothing was seen."""
+    if isinstance(result, Mask):
+        segments = result.segments()
+        return segments[0].label if segments else None
+    if not len(result):
+        return None
+    return result.labels[int(result.scores.argmax())]

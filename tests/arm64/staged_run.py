@@ -19,6 +19,7 @@ import cv2
 import numpy as np
 
 import edge.commands.run as command
+import edge.commands.run_session as session
 import edge.intake
 import edge.sources.live as live
 import edge.workers
@@ -160,7 +161,7 @@ def main(warm_up: int, frames: int, options: list[str]) -> int:
     mark(LOOP)
     cv2.setNumThreads(1)
     DEVICES["webcam"] = Webcam  # type: ignore[assignment]
-    command.open_source = opened  # type: ignore[attr-defined]
+    session.open_source = opened  # type: ignore[attr-defined]
     live.FORK_SERVER = ThreadServer()  # type: ignore[attr-defined, assignment]
     # waits that end by themselves cost by the clock, and emulation is 30 times slower
     live.STOP_WITHIN_S = edge.workers.TICK_S = edge.intake.STUCK_S = NEVER_S / 2
