@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from edge.commands import SETTINGS, speaker, version_option
-from edge.commands.config import ConfiguredCommand, print_config
+from edge.commands.configured import ConfiguredCommand, print_config
 from edge.commands.run_options import RunOptions, check_idle, run_options
 from edge.commands.run_outputs import open_sinks
 from edge.commands.run_report import report

@@ -47,11 +47,23 @@ def check_targets(options: RunOptions) -> None:
             raise UsageError(f"--summary {summary}: {error.strerror}; choose a file that can be written") from None
 
 
-def open_sinks(options: RunOptions, sources: Sequence[Source], monitor: Monitor, say: Callable[[str], None]) -> list[Sink]:
-    """The sinks that the options ask for. Where all sources wait, so do the sinks: nothing of a file is lost."""
+def open_sinks(
+    options: RunOptions,
+    sources: Sequence[Source],
+    monitor: Monitor,
+    say: Callable[[str], None],
+    *,
+    embedded: bool = False,
+) -> list[Sink]:
+    """The sinks that the options ask for. Where all sources wait, so do the sinks: nothing of a file is lost.
+
+    `embedded` in another program, standard output and the terminal are its own.
+    """
     waits = not any(source.live for source in sources)
     on_terminal = sys.stdout is not None and sys.stdout.isatty()
-    to_stdout = options.events == "-" or (options.events is None and sys.stdout is not None and not on_terminal)
+    to_stdout = options.events == "-" or (
+        options.events is None and sys.stdout is not None and not on_terminal and not embedded
+    )
     sinks: list[Sink] = []
 
     def add(sink: Sink, name: str) -> None:
@@ -60,7 +72,7 @@ def open_sinks(options: RunOptions, sources: Sequence[Source], monitor: Monitor,
 
     if options.events is not None or to_stdout:
         add(JsonlSink(options.events or "-", say, rotate_bytes=int(options.rotate_mb * 1e6), keep=options.keep), "events")
-    if has_terminal() and not to_stdout:
+    if has_terminal() and not to_stdout and not embedded:
         from edge.sinks.status import StatusSink
 
         sinks.append(QueuedSink(StatusSink(), "status", say, depth=1, waits=False, lossy=True))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
@@ -61,7 +61,7 @@ class Session:
     _reopen: Callable[[Model, str], Model]
     sinks: list[Sink] = field(default_factory=list)
 
-    def events(self, tick: Callable[[], None] = lambda: None) -> Iterator[Event | Notice]:
+    def events(self, tick: Callable[[], None] = lambda: None) -> Generator[Event | Notice, None, None]:
         """What happens, counted in `tally` and told to `monitor` as it is taken."""
         events = run(
             self.sources,
@@ -100,15 +100,16 @@ class Session:
 
 
 @contextmanager
-def open_session(options: RunOptions, say: Say) -> Iterator[Session]:
+def open_session(options: RunOptions, say: Say, own: Sequence[Source] = ()) -> Iterator[Session]:
     """Open sources, model, endpoint and all else; what is wrong with the options is told before anything starts.
 
-    Raises UsageError, and whatever a source or an engine raises that cannot be opened.
+    `own` are sources beside those that the options name. Raises UsageError, and whatever a source or an engine raises that
+    cannot be opened.
     """
-    if not options.camera and not options.source:
+    if not options.camera and not options.source and not own:
         raise UsageError("give --camera N or --source URI; 'edge-run --source demo' needs no camera")
     with ExitStack() as stack:
-        sources = _sources(options)
+        sources = _sources(options, own)
         stack.callback(FORK_SERVER.close)
         check_targets(options)
         live = any(source.live for source in sources)
@@ -174,7 +175,7 @@ def open_session(options: RunOptions, say: Say) -> Iterator[Session]:
         yield session
 
 
-def _sources(options: RunOptions) -> list[Source]:
+def _sources(options: RunOptions, own: Sequence[Source]) -> list[Source]:
     uris = [camera if camera.startswith("/dev/") else f"camera:{camera}" for camera in options.camera] + list(options.source)
     wish = Wish(
         size_wh=options.size,
@@ -183,9 +184,9 @@ def _sources(options: RunOptions) -> list[Source]:
         timeout_s=options.camera_timeout,
         frozen_s=options.frozen_after,
         # one that is away must not keep the others from being watched, nor a service down that starts before its camera
-        patient=len(uris) > 1 or "NOTIFY_SOCKET" in os.environ,
+        patient=len(uris) + len(own) > 1 or "NOTIFY_SOCKET" in os.environ,
     )
-    sources = [open_source(uri, wish) for uri in uris]
+    sources = [*(open_source(uri, wish) for uri in uris), *own]
     names = [source.name for source in sources]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:

@@ -1,0 +1,263 @@
+"""The Python API: stable names, the same options as the command, and a loop that ends when it should."""
+
+from __future__ import annotations
+
+import gc
+import json
+import re
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import numpy as np
+import pytest
+
+import edge
+from edge.commands.run_options import RunOptions
+from edge.keywords import UNFIT, RunKeywords, options_of
+from edge.sources.base import BaseSource
+from tests.samples import frame, picture, plain, video
+
+NAMES = [
+    "BundleError",
+    "CaptureError",
+    "Change",
+    "Classes",
+    "Decision",
+    "Detections",
+    "EdgeError",
+    "EngineError",
+    "Event",
+    "Frame",
+    "InputError",
+    "Mask",
+    "Notice",
+    "OffloadError",
+    "Opinion",
+    "Predictor",
+    "Run",
+    "SourceError",
+    "Timings",
+    "UsageError",
+    "__version__",
+    "load",
+    "run",
+]
+
+
+def test_the_names_are_stable() -> None:
+    """An interface: a name is added here on purpose, and none is taken away before the next major version."""
+    assert edge.__all__ == NAMES
+    assert set(NAMES) <= set(dir(edge))
+    for name in NAMES:
+        assert getattr(edge, name) is getattr(edge, name)
+
+
+def test_what_is_not_there_is_no_attribute() -> None:
+    with pytest.raises(AttributeError, match="has no attribute 'walk'"):
+        edge.walk  # noqa: B018
+
+
+def test_star_brings_exactly_the_names() -> None:
+    space: dict[str, Any] = {}
+    exec("from edge import *", space)
+    assert sorted(set(space) - {"__builtins__"}) == NAMES
+
+
+def test_a_type_is_loaded_without_the_loop() -> None:
+    code = "import sys, edge; edge.Event; print('edge.loop' in sys.modules, 'edge.types' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout == "False True\n"
+
+
+def test_events_of_a_video(tmp_path: Path, tiny_edge: Path) -> None:
+    clip = video(tmp_path / "clip.avi", frames=5)
+    found = list(edge.run(clip, tiny_edge))
+    assert [event.frame.sequence for event in found] == [0, 1, 2, 3, 4]
+    assert all(isinstance(event, edge.Event) and isinstance(event.result, edge.Classes) for event in found)
+    assert found[0].frame.image.shape == (48, 64, 3)
+
+
+def test_arrays_are_a_source(tiny_edge: Path) -> None:
+    pictures = [picture(seed=number) for number in range(3)]
+    found = list(edge.run(iter(pictures), tiny_edge))
+    assert [event.frame.image is given for event, given in zip(found, pictures, strict=True)] == [True] * 3
+    assert len(list(edge.run(pictures, tiny_edge))) == 3
+
+
+def test_a_source_of_one_s_own_beside_a_file(tmp_path: Path, tiny_edge: Path) -> None:
+    class Mine(BaseSource):
+        def frames(self) -> Iterator[edge.Frame]:
+            yield frame(plain(100), source="mine")
+
+    clip = video(tmp_path / "clip.avi", frames=2)
+    found = list(edge.run([clip, Mine("mine")], tiny_edge))
+    assert sorted(event.frame.source for event in found) == sorted([str(clip), str(clip), "mine"])
+
+
+def test_it_writes_what_it_is_asked_to_and_nothing_else(
+    tmp_path: Path, tiny_edge: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "events.jsonl"
+    list(edge.run([picture()], tiny_edge, events=str(path)))
+    assert [json.loads(line)["kind"] for line in path.read_text().splitlines()] == ["frame"]
+    assert capfd.readouterr() == ("", "")
+
+
+def test_stopping_from_another_thread(tiny_edge: Path) -> None:
+    def forever() -> Iterator[Any]:
+        while True:
+            yield picture()
+
+    loop = edge.run(forever(), tiny_edge)
+    threading.Timer(0.2, loop.stop).start()
+    assert sum(1 for _ in loop) > 0
+    assert loop.summary.frames > 0
+    assert loop.summary.ended == "the sources ended"
+
+
+def test_a_break_lets_everything_go(tiny_edge: Path) -> None:
+    closed = []
+
+    class Mine(BaseSource):
+        live = False
+
+        def frames(self) -> Iterator[edge.Frame]:
+            for number in range(100):
+                yield frame(plain(100), number, source="mine")
+
+        def close(self) -> None:
+            closed.append(True)
+
+    for event in edge.run(Mine("mine"), tiny_edge):
+        if event.frame.sequence == 2:
+            break
+    gc.collect()
+    assert closed
+
+
+def test_a_with_block_closes_it(tiny_edge: Path) -> None:
+    with edge.run([picture()] * 50, tiny_edge) as loop:
+        next(loop)
+    assert loop.summary.ended == "closed"
+    loop.close()
+    assert list(loop) == []
+
+
+def test_controls_and_status(tiny_edge: Path) -> None:
+    with edge.run([picture()] * 3, tiny_edge, notices=True) as loop:
+        loop.controls.pause(True, "me")
+        loop.controls.pause(False, "me")
+        found = list(loop)
+        texts = [item.text for item in found if isinstance(item, edge.Notice)]
+    assert texts == ["paused", "goes on"]
+    assert loop.status().sources[0].frames == 3
+    assert loop.model.name == "tiny"
+
+
+def test_without_notices_there_are_only_events(tiny_edge: Path) -> None:
+    with edge.run([picture()] * 3, tiny_edge) as loop:
+        loop.controls.pause(True, "me")
+        loop.controls.pause(False, "me")
+        assert {type(item) for item in loop} == {edge.Event}
+
+
+# what cannot be
+
+
+def test_errors_come_at_once(tmp_path: Path, tiny_edge: Path) -> None:
+    with pytest.raises(edge.SourceError, match=r"none\.mp4: no such file"):
+        edge.run(tmp_path / "none.mp4", tiny_edge)
+    with pytest.raises(edge.BundleError, match="garden"):
+        edge.run("demo", tmp_path / "garden.edge")
+    with pytest.raises(edge.UsageError, match=r"edge\.run: target_fps: 'fast': expected a number"):
+        edge.run("demo", tiny_edge, target_fps="fast")  # type: ignore[call-overload]
+    with pytest.raises(edge.UsageError, match="--threshold does nothing without --offload"):
+        edge.run("demo", tiny_edge, threshold=0.5)
+    with pytest.raises(edge.UsageError, match="a source cannot be a float"):
+        edge.run(0.5, tiny_edge)  # type: ignore[call-overload]
+    with pytest.raises(edge.UsageError, match="a source cannot be a ndarray"):
+        edge.run(picture(), tiny_edge)
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"), [("tracks", "; did you mean track?"), ("xyzzy", ""), ("camera", "; did you mean camera_timeout?")]
+)
+def test_an_unknown_keyword_is_a_type_error(name: str, hint: str, tiny_edge: Path) -> None:
+    with pytest.raises(TypeError) as caught:
+        edge.run("demo", tiny_edge, **{name: True})  # type: ignore[call-overload]
+    assert str(caught.value) == f"edge.run() got an unexpected keyword argument {name!r}{hint}"
+
+
+@pytest.mark.parametrize(
+    "given", [np.zeros((4, 4), np.uint8), np.zeros((4, 4, 3)), np.zeros((0, 4, 3), np.uint8), "text", None], ids=str
+)
+def test_what_is_no_picture_ends_it(given: Any, tiny_edge: Path) -> None:
+    loop = edge.run(iter([picture(), given]), tiny_edge)
+    assert next(loop).frame.sequence == 0
+    with pytest.raises(edge.CaptureError, match="arrays: picture 1 is "):
+        list(loop)
+
+
+# options
+
+
+def test_every_option_is_a_keyword() -> None:
+    expected = {name.removesuffix("_path") for name in set(RunOptions.__dataclass_fields__) - UNFIT} - {"model"}
+    assert set(RunKeywords.__annotations__) == expected
+    assert get_type_hints(RunKeywords)
+
+
+def test_keywords_mean_what_the_options_mean() -> None:
+    options = options_of(
+        {
+            "source": ["demo"],
+            "size": (640, 480),
+            "roi": "0,0,1,1",
+            "offload": "http://h",
+            "policy": "budget",
+            "offload_budget": "5%",
+        }
+    )
+    assert (options.source, options.size, options.roi) == (("demo",), (640, 480), ("0,0,1,1",))
+    assert options.offload_budget is not None
+    assert options.offload_budget.per_frame == 0.05
+    assert options_of({"source": ["demo"], "size": "640x480"}).size == (640, 480)
+
+
+# single pictures
+
+
+def test_a_single_picture(tiny_edge: Path) -> None:
+    with edge.load(tiny_edge) as find:
+        result = find(picture())
+        looped = next(edge.run([picture()], tiny_edge)).result
+        assert isinstance(result, edge.Classes)
+        assert isinstance(looped, edge.Classes)
+        assert result.labels == looped.labels
+        np.testing.assert_array_equal(result.scores, looped.scores)
+        with pytest.raises(edge.InputError, match=r"float64 \[2, 2, 3\]"):
+            find(np.zeros((2, 2, 3)))  # type: ignore[arg-type]
+
+
+def test_a_variant_that_is_not_there(tiny_edge: Path) -> None:
+    with pytest.raises(edge.EdgeError, match="int9"):
+        edge.load(tiny_edge, variant="int9")
+
+
+# the page
+
+PAGE = Path(__file__).parents[1] / "docs" / "python.md"
+BLOCKS = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
+
+
+@pytest.mark.parametrize("block", BLOCKS, ids=lambda block: block.splitlines()[-1].strip()[:40])
+def test_the_blocks_of_the_page_run(block: str, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", block], capture_output=True, text=True, timeout=60, cwd=tmp_path
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout
