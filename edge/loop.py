@@ -98,7 +98,8 @@ def run(
     `sources` are open; there is a scene for each. Every frame has a local answer and none waits for the network; after
     the last one, answers under way get two seconds. An engine that fails is replaced by `reopen` (see edge.workers);
     `governor` sets the pace and may forbid to offload; `controls` may pause it and set thresholds. `tick` is called at
-    least four times a second, whether or not there are frames. Raises CaptureError, SourceError and EngineError, after what there was to yield.
+    least four times a second, whether or not there are frames. Raises CaptureError, SourceError and EngineError, after what
+    there was to yield.
     """
     tasks = _Tasks(scenes, controls)
     failure: EdgeError | None = None
@@ -128,6 +129,9 @@ def run(
                     yield from (_revision(answer, sources, scenes, clock()) for answer in offloader.answers())
         except EdgeError as error:
             failure = error  # what the cloud still owes us comes first
+        finally:
+            intake.close()
+            workers.leave()
     yield from _notices(sources, scenes, workers, offloader, governor, controls)
     if offloader is not None:
         yield from (_revision(answer, sources, scenes, clock()) for answer in offloader.drain(DRAIN_S))

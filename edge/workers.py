@@ -22,6 +22,7 @@ from edge.protocols import Task
 from edge.types import Notice, NoticeKind, Result, Tensor, Timings
 
 TICK_S = 0.25
+LEAVING_S = 5.0
 TRIES = 2
 MOST_ABANDONED = 8
 DONE_PER_WORKER = 4
@@ -118,6 +119,11 @@ class Workers:
                 self._watch()
             yield seen
             seen = None  # its frame's memory may be needed
+
+    def leave(self) -> None:
+        """Wait for the inferences under way, once the intake is closed: an engine must not outlive the interpreter."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._alive == 0, LEAVING_S)
 
     def _hire(self, job: _Job | None = None) -> None:
         with self._changed:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -325,3 +326,24 @@ def test_captured_at_is_of_the_capture_and_survives_a_step_of_the_clock(model: M
     given = [frame(plain(DARK), captured_s=10.0)]
     found = list(looped(given, model, PerFrame(Threshold(0.5)), offloader=offloader, **clocks))
     assert [(event.revises, event.captured_at_s) for event in found] == [(False, 999.75), (True, 999.75)]
+
+
+def test_leaving_early_waits_for_the_inference_under_way(tiny_edge: Path) -> None:
+    """An engine that is still at work when the interpreter goes away takes the process down with it."""
+    card = open_bundle(tiny_edge).card
+    under_way, release, ended = threading.Event(), threading.Event(), threading.Event()
+
+    def answer(data: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        if data.mean() < 127:
+            under_way.set()
+            release.wait(10)
+            ended.set()
+        return np.zeros(10, np.float32)
+
+    model = Model("tiny", card.variants[0], FakeEngine(answer=answer), Classify(card, card.variants[0]))
+    events = looped(frames(BRIGHT, DARK, DARK), model, LocalOnly())
+    next(events)
+    assert under_way.wait(10)
+    threading.Timer(0.3, release.set).start()
+    events.close()  # type: ignore[attr-defined]
+    assert ended.is_set()
