@@ -63,7 +63,7 @@ MQTT_OPTIONS = (
         metavar="TOPIC",
         help="Take commands (pause, threshold, ...) from below this topic.  [default: no commands]",
     ),
-    click.option("--home-assistant", is_flag=True, help="Let Home Assistant find this device."),
+    click.option("--home-assistant/--no-home-assistant", default=False, help="Let Home Assistant find this device."),
     click.option(
         "--home-assistant-prefix",
         metavar="TOPIC",

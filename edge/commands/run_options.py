@@ -11,7 +11,7 @@ from typing import Any, Literal
 import click
 
 from edge.commands import bundle_option, publish_options, second_look_option, threads_option
-from edge.commands.config import CONFIG_OPTIONS
+from edge.commands.configured import CONFIG_OPTIONS, given_as
 from edge.commands.option_types import Budget, Celsius, Hours, Number, Pixels, Size
 from edge.commands.publish_options import MQTT_OPTIONS, WEB_OPTIONS
 from edge.errors import UsageError
@@ -325,7 +325,7 @@ def check_idle(context: click.Context) -> None:
     for name, needed in IDLE_WITHOUT.items():
         given = context.get_parameter_source(name) != click.core.ParameterSource.DEFAULT
         if given and not context.params[needed]:
-            raise UsageError(f"{flags[name]} does nothing without {flags[needed]}; give both or neither")
+            raise UsageError(f"{given_as(context, name)} does nothing without {flags[needed]}; give both or neither")
 
 
 def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
