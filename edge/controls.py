@@ -20,6 +20,7 @@ class Controls:
     `threshold` is the confidence below which frames are offloaded, and `score_threshold` the score from which a detector's
     objects are reported; either is None where there is nothing to set, and then setting it raises ValueError, as does a
     value outside [0, 1]. `gate` is whether the motion gates are on. `version` grows when `score_threshold` changes.
+    `paused_by` is who has paused it.
     """
 
     def __init__(
@@ -34,6 +35,7 @@ class Controls:
         self.pace = pace
         self.notices: deque[Notice] = deque()
         self.version = 0
+        self.paused_by: str | None = None
         self._rules, self._gates, self._wall_clock = rules, gates, wall_clock
         self._score_threshold = score_threshold
         self._turning = threading.Lock()
@@ -47,7 +49,7 @@ class Controls:
         """Let all frames go from now on, or look at them again."""
         with self._turning:
             if paused != self.paused:
-                self.pace.halted = paused
+                self.pace.halted, self.paused_by = paused, who if paused else None
                 self._note(who, "paused" if paused else "goes on")
 
     @property

@@ -144,7 +144,9 @@ class Monitor:
             offload=self._offload(now_s),
             governor=self._governor_now(),
             board=board,
-            controls=ControlsStatus(controls.paused, controls.threshold, controls.score_threshold, controls.gate),
+            controls=ControlsStatus(
+                controls.paused, controls.threshold, controls.score_threshold, controls.gate, controls.paused_by
+            ),
             notices=sum(dict(self.tally.notices).values()),
             events_lost=sum(sink.lost for sink in self.sinks),
         )

@@ -103,12 +103,13 @@ class GovernorStatus(msgspec.Struct, frozen=True):
 
 
 class ControlsStatus(msgspec.Struct, frozen=True):
-    """Where the controls stand; null: there is nothing to set."""
+    """Where the controls stand; null: there is nothing to set, or nobody who has paused."""
 
     paused: bool
     threshold: float | None
     score_threshold: float | None
     gate: bool | None
+    paused_by: str | None = None
 
 
 class History(msgspec.Struct, frozen=True):

@@ -6,16 +6,30 @@ import math
 import os
 import resource
 import sys
+import threading
 import time
-from collections import Counter
+from bisect import bisect_left
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import msgspec
 
-from edge.types import Event, Notice, NoticeKind
+from edge.types import Action, Event, Notice, NoticeKind, ServedBy
 
 STAGES = ("capture", "prepare", "infer", "decode")
+STAGE_BOUNDS_S = (
+    *(0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075),
+    *(0.1, 0.15, 0.2, 0.3, 0.5, 1.0, 2.5, 10.0),
+)
+AGE_BOUNDS_S = (
+    *(0.0025, 0.005, 0.01, 0.015, 0.02, 0.03, 0.04, 0.05, 0.075),
+    *(0.1, 0.15, 0.2, 0.3, 0.5, 0.75, 1.0, 2.5, 5.0, 10.0),
+)
+CONFIDENCE_BOUNDS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0)
 
 
 class Histogram:
@@ -43,6 +57,30 @@ class Histogram:
             if count and seen >= wanted:
                 return math.exp((position + 0.5) * self._BASE) / 1e3
         return 0.0
+
+
+class Buckets:
+    """How many values were at most each of `bounds` and more than the one before, the rest in one more, and their `sum`.
+
+    The bounds are Prometheus' `le`, which the bins of a Histogram would meet only to 2%. Less than 0 and no number is 0.
+    """
+
+    def __init__(self, bounds: Sequence[float]) -> None:
+        self.bounds = bounds
+        self.counts = [0] * (len(bounds) + 1)
+        self.sum = 0.0
+
+    def add(self, value: float) -> None:
+        """Count one value."""
+        if not value > 0:
+            value = 0.0
+        self.counts[bisect_left(self.bounds, value)] += 1
+        self.sum += value
+
+    def __copy__(self) -> Buckets:
+        copied = Buckets(self.bounds)
+        copied.counts, copied.sum = self.counts.copy(), self.sum
+        return copied
 
 
 class Percentiles(msgspec.Struct, frozen=True):
@@ -154,9 +192,26 @@ class Summary(msgspec.Struct, frozen=True):
     ended: str
 
 
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """What a Tally has counted at one moment: its counters and Buckets, which are this one's own."""
+
+    revised: int
+    by_source: Mapping[str, int]
+    notices: Mapping[tuple[str, str], int]
+    decisions: Mapping[tuple[str, Action], int]
+    ages_s: Mapping[tuple[str, ServedBy], Buckets]
+    confidences: Mapping[str, Buckets]
+    stages_s: Mapping[str, Buckets]
+
+
 @dataclass(slots=True)
 class Tally:
-    """The running counts behind a Summary."""
+    """The running counts behind a Summary. One thread adds; any may take `counts`, which agree with each other.
+
+    `decisions` are by source and action, `ages_s` by source and who served, revising events as well, and `confidences` by
+    source, of what was looked at; `stages_s` are by stage.
+    """
 
     frames: int = 0
     still: int = 0
@@ -169,12 +224,38 @@ class Tally:
     last_s: float = 0.0
     end_to_end: Histogram = field(default_factory=Histogram)
     stages: dict[str, Histogram] = field(default_factory=lambda: {stage: Histogram() for stage in STAGES})
+    decisions: Counter[tuple[str, Action]] = field(default_factory=Counter)
+    ages_s: defaultdict[tuple[str, ServedBy], Buckets] = field(
+        default_factory=lambda: defaultdict(partial(Buckets, AGE_BOUNDS_S))
+    )
+    confidences: defaultdict[str, Buckets] = field(default_factory=lambda: defaultdict(partial(Buckets, CONFIDENCE_BOUNDS)))
+    stages_s: dict[str, Buckets] = field(default_factory=lambda: {stage: Buckets(STAGE_BOUNDS_S) for stage in STAGES})
+    _adding: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
 
     def add(self, event: Event | Notice) -> None:
         """Count one event or notice."""
-        if isinstance(event, Notice):
-            self.notices[event.kind, event.about] += 1
-            return
+        with self._adding:
+            if isinstance(event, Notice):
+                self.notices[event.kind, event.about] += 1
+            else:
+                self._add_event(event)
+
+    def counts(self) -> Counts:
+        """Everything at one moment, between two events."""
+        with self._adding:
+            return Counts(
+                self.revised,
+                self.by_source.copy(),
+                self.notices.copy(),
+                self.decisions.copy(),
+                {key: copy(buckets) for key, buckets in self.ages_s.items()},
+                {key: copy(buckets) for key, buckets in self.confidences.items()},
+                {key: copy(buckets) for key, buckets in self.stages_s.items()},
+            )
+
+    def _add_event(self, event: Event) -> None:
+        source, age_ms = event.frame.source, event.age_ms
+        self.ages_s[source, event.served_by].add(age_ms / 1e3)
         if event.revises:
             self.revised += 1
             return
@@ -183,14 +264,18 @@ class Tally:
             self.first_s = event.emitted_s
             self.first_result_s = process_age_s()
         self.frames += 1
-        self.by_source[event.frame.source] += 1
+        self.by_source[source] += 1
+        self.decisions[source, event.decision.action] += 1
         self.last_s = event.emitted_s
-        self.end_to_end.add(event.age_ms)
+        self.end_to_end.add(age_ms)
         if event.decision.action == "skip":
             self.still += 1
             return
+        self.confidences[source].add(event.decision.confidence)
         for stage in STAGES:
-            self.stages[stage].add(getattr(event.timings, stage))
+            ms = getattr(event.timings, stage)
+            self.stages[stage].add(ms)
+            self.stages_s[stage].add(ms / 1e3)
 
     def noticed(self, *kinds: NoticeKind) -> int:
         """How many notices of these kinds there were."""
