@@ -22,6 +22,7 @@ from edge.datasets import class_folders
 from edge.evaluate import DetectionReport, Report, evaluate
 from edge.model import open_model
 from edge.packaged import DEFAULT_BUNDLE
+from edge.progress import Progress
 from edge.selection import ALPHAS, DELTA, fit_promise, most_errors
 from edge.types import Bools, Float32
 
@@ -30,9 +31,11 @@ def measured(bundle: Bundle, variant: str | None, data: Path) -> Report | Detect
     model = open_model(bundle, variant=variant, threads=1)
     labels = bundle.card.labels
     parts = [data / part for part in ("train", "val") if (data / part).is_dir()] or [data]
-    if bundle.card.task == "detect":
-        return evaluate(model, labelled_boxes(data, labels, split="val"), print)
-    return evaluate(model, [sample for part in parts for sample in class_folders(part, labels)], print)
+    with Progress("guarantee.py") as progress:
+        if bundle.card.task == "detect":
+            return evaluate(model, progress.over(labelled_boxes(data, labels, split="val"), "pictures"), print)
+        samples = [sample for part in parts for sample in class_folders(part, labels)]
+        return evaluate(model, progress.over(samples, "pictures"), print)
 
 
 def sgr(confidence: Float32, right: Bools, alpha: float) -> float:
@@ -70,7 +73,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--splits", type=int, default=200)
     options = parser.parse_args()
-    bundle = open_bundle(options.model)
+    bundle, progress = open_bundle(options.model), Progress("guarantee.py")
     report = measured(bundle, options.variant, options.data)
     for unit, scored in report.answers.items():
         confidence, right = scored.confidence, scored.right
@@ -82,7 +85,7 @@ def main() -> None:
         for alpha in ALPHAS:
             rows: dict[str, list[tuple[float, ...]]] = {"fixed sequence": [], "SGR": []}
             source = np.random.default_rng(0)
-            for _ in range(options.splits):
+            for _ in progress.over(range(options.splits), f"alpha {alpha:g}: splits"):
                 order = source.permutation(len(right))
                 fit, test = order[: len(order) // 2], order[len(order) // 2 :]
                 promise = fit_promise(confidence[fit], right[fit], alpha)
@@ -92,6 +95,7 @@ def main() -> None:
                     error, coverage = error_rate(confidence[test], right[test], threshold)
                     whole, _ = error_rate(confidence, right, threshold)
                     found.append((error <= alpha, whole <= alpha, coverage, best, threshold > 1))
+            progress.done()
             for name, found in rows.items():
                 holds, true, coverage, best, none = np.mean(found, axis=0)
                 ratio = f"{coverage / best:.3f}" if best else ""

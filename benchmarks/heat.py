@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 
 from devices.sensors import Reading
 from edge.governor import Governor, Limits
+from edge.progress import Progress
 from edge.sources.base import BaseSource
 from edge.types import Frame
 
@@ -271,7 +272,9 @@ def main() -> None:
     print("|---|---|" + "---:|" * (len(HEAD) + len(bounds) + 1))
     for air, ambient in AIR.items():
         for way, limits in ways.items():
-            run = simulate(ambient, HOURS, limits, limit_c=_limit_c(limits))
+            with Progress("heat.py") as progress:
+                progress(f"{air}, {way}")
+                run = simulate(ambient, HOURS, limits, limit_c=_limit_c(limits))
             fresh = [f"{run.useful(bound_s):,.0f}" for bound_s in BOUNDS_S]
             print(_row(air, way, *_cells(run, limits), *fresh, f"{run.joules / len(run.ages_s):.2f}"))
     print()
@@ -279,8 +282,13 @@ def main() -> None:
     print("|---|" + "---:|" * len(HEAD))
     limits = Limits(temperature_c=options.limit)
     for name, plant in OTHERS.items():
-        print(_row(name, *_cells(simulate(lambda now_s: 15.0, HOURS / 2, limits, limit_c=options.limit, plant=plant), limits)))
-    run = simulate(clouds, HOURS / 2, limits, limit_c=options.limit, plant=IN_THE_SUN)
+        with Progress("heat.py") as progress:
+            progress(name)
+            run = simulate(lambda now_s: 15.0, HOURS / 2, limits, limit_c=options.limit, plant=plant)
+        print(_row(name, *_cells(run, limits)))
+    with Progress("heat.py") as progress:
+        progress("clouds")
+        run = simulate(clouds, HOURS / 2, limits, limit_c=options.limit, plant=IN_THE_SUN)
     print(_row("clouds: 15 and 27 °C by quarters of an hour, felt within a minute", *_cells(run, limits)))
 
 

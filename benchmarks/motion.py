@@ -24,6 +24,7 @@ from edge.bundle import open_bundle
 from edge.model import Model, open_model
 from edge.motion import MotionGate
 from edge.opencv import open_capture
+from edge.progress import Progress
 from edge.tracking import Tracker
 from edge.types import Bools, Detections, Frame, UInt8
 
@@ -49,6 +50,7 @@ def watch(model: Model, path: Path, refreshes: Sequence[float]) -> Watched:
     """Run the detector and a gate for each refresh on every frame; time is the video's own."""
     capture = open_capture(str(path), cv2.CAP_FFMPEG, f"{path}: not a video that can be decoded")
     fps = capture.get(cv2.CAP_PROP_FPS) or 25.0
+    frames, progress = int(capture.get(cv2.CAP_PROP_FRAME_COUNT)), Progress("motion.py")
     gates = {refresh_s: MotionGate(refresh_s=refresh_s) for refresh_s in refreshes}
     found: list[Detections] = []
     inferred: dict[float, list[bool]] = {refresh_s: [] for refresh_s in refreshes}
@@ -65,6 +67,8 @@ def watch(model: Model, path: Path, refreshes: Sequence[float]) -> Watched:
         begun_s = time.perf_counter()
         found.append(detect(model, image, len(found), now_s))
         infer_ms.append((time.perf_counter() - begun_s) * 1e3)
+        progress(f"{path.name}: frames", len(found), frames)
+    progress.done()
     capture.release()
     return Watched(path.name, fps, found, inferred, statistics.median(gate_ms), statistics.median(infer_ms))
 

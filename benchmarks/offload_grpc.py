@@ -22,6 +22,7 @@ from pathlib import Path
 import cv2
 
 from edge.oip import NamedTensor
+from edge.progress import Progress
 
 PHOTO = Path(__file__).parents[1] / "edge" / "data" / "photos"
 KINDS = ("http", "grpc")
@@ -102,17 +103,18 @@ def main() -> None:
         print(held_mb() - before_mb)
         return
     rows: dict[str, list[tuple[float, float, float, float]]] = {kind: [] for kind in KINDS}
-    with edge_cloud() as (pid, urls):
+    with Progress("offload_grpc.py") as progress, edge_cloud() as (pid, urls):
         clients = {kind: Client(urls[kind], jpeg) for kind in KINDS}
         for client in clients.values():
             client.turn(args.requests // 2)
-        for _ in range(args.pairs):
+        for _ in progress.over(range(args.pairs), "pairs"):
             for kind, client in clients.items():
                 ours_s, theirs_s = time.process_time(), cpu_s(pid)
                 seconds = sorted(client.turn(args.requests))
                 ours_s, theirs_s = time.process_time() - ours_s, cpu_s(pid) - theirs_s
                 middle, late = statistics.median(seconds), seconds[min(len(seconds) - 1, int(0.99 * len(seconds)))]
                 rows[kind].append((middle * 1e3, late * 1e3, ours_s / args.requests * 1e3, theirs_s / args.requests * 1e3))
+        progress("memory of the client")
         memory = {kind: run_for_memory(urls[kind], args) for kind in KINDS}
     print(f"{len(jpeg) / 1e3:.0f} kB a picture, {args.pairs} pairs of turns of {args.requests}")
     print("| | p50, ms | p99, ms | CPU ms of the client | CPU ms of edge-cloud | MB the client holds |")

@@ -12,7 +12,6 @@ import argparse
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -26,6 +25,7 @@ from edge.engines import EngineOptions, open_engine
 from edge.errors import EdgeError
 from edge.evaluate import evaluate
 from edge.model import Model
+from edge.progress import Progress as Shown
 from quantize.data import shuffled
 from quantize.float_model import float_model
 from quantize.prune import Pruned, parse_target, prune
@@ -52,16 +52,9 @@ def top1(classifier: Classifier, data: bytes, variant: Variant, samples: Sequenc
 
 
 def teller() -> Callable[[Progress], None]:
-    """A line of progress every half minute."""
-    told = time.monotonic()
-
-    def tell(progress: Progress) -> None:
-        nonlocal told
-        if time.monotonic() - told > 30:
-            told = time.monotonic()
-            print(f"  {progress.done:4.0%}, loss {progress.loss:.3f}", flush=True)
-
-    return tell
+    """Shows how far it is."""
+    shown = Shown("prune.py")
+    return lambda progress: shown("pruning", progress.done, 1.0, f"loss {progress.loss:.3f}")
 
 
 def say(line: str) -> None:

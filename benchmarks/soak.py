@@ -28,6 +28,8 @@ import cv2
 import numpy as np
 from process_tree import descendants
 
+from edge.progress import Progress
+
 EDGE_RUN = Path(sys.executable).with_name("edge-run")
 FAULTS = ("close", "hang", "reset", "repeat", "resize")
 BY_CHANCE = 1.0
@@ -137,11 +139,13 @@ def soak(minutes: float, work: Path) -> tuple[list[Sample], dict[str, object]]:
         with (work / "said.txt").open("wb") as said:
             process = subprocess.Popen(command, stderr=said, stdout=subprocess.DEVNULL)
         started_s, samples = time.monotonic(), []
-        while time.monotonic() - started_s < minutes * 60:
-            time.sleep(SAMPLE_S)
-            if process.poll() is not None:
-                raise SystemExit(f"soak.py: edge-run ended by itself: {(work / 'said.txt').read_text()[-1000:]}")
-            samples.append(sample(process.pid, started_s))
+        with Progress("soak.py") as progress:
+            while time.monotonic() - started_s < minutes * 60:
+                time.sleep(SAMPLE_S)
+                if process.poll() is not None:
+                    raise SystemExit(f"soak.py: edge-run ended by itself: {(work / 'said.txt').read_text()[-1000:]}")
+                samples.append(sample(process.pid, started_s))
+                progress("edge-run soaks", min(1.0, (time.monotonic() - started_s) / minutes / 60), 1.0)
         process.send_signal(signal.SIGTERM)
         code = process.wait(timeout=20)
     for server in servers:

@@ -13,6 +13,7 @@ import argparse
 import statistics
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from torch import nn
 from torch.nn import functional
 
 from edge.layouts import labels_of, parts_of
+from edge.progress import Progress as Shown
 from train.augment import AUGMENTS
 from train.finetune import ClassifierJob
 from train.heads import replace_head
@@ -51,10 +53,11 @@ def main() -> None:
     recipe = replace(RECIPES["transfer"], batch=asked.batch, augment=AUGMENTS[asked.augment], freeze=0.0)
     job = ClassifierJob(start.network, pictures, recipe)
     recipe = replace(recipe, epochs=(asked.pairs + 1) * asked.steps / job.batches_an_epoch())
-    with assembled(asked.device) as team:
+    with assembled(asked.device) as team, ExitStack() as shows:
         batch = next(iter(pictures.epoch(0, asked.batch, 0, recipe.augment))).to(team.device)
         bare = Bare(network_in_training(labels, team.device), batch, recipe)
         pairs: list[tuple[float, float]] = []
+        shown = shows.enter_context(Shown("training.py"))
         began = time.perf_counter()
 
         def heard(progress: Progress) -> None:
@@ -63,6 +66,7 @@ def main() -> None:
                 whole = time.perf_counter() - began
                 alone = bare.seconds(asked.steps)
                 pairs.append((asked.steps * asked.batch / alone, asked.steps * asked.batch / whole))
+                shown("pairs", len(pairs), asked.pairs + 1)
                 began = time.perf_counter()
 
         train(job, recipe, team=team, progress=heard)

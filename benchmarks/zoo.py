@@ -14,6 +14,8 @@ import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from edge.progress import Progress
+
 ROOT = Path(__file__).resolve().parent.parent
 REFERENCE = "efficientnet-lite0"
 INT8 = ("int8-x86", "int8-tflite")
@@ -87,12 +89,14 @@ def main() -> None:
     with TemporaryDirectory() as folder:
         for name in dict.fromkeys([REFERENCE, *(args.names or MODELS)]):
             columns = []
-            for step in ("build", "times"):
-                command = [sys.executable, "-m", "benchmarks.zoo", name, "--size", str(args.size), "--step", step, folder]
-                done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
-                if done.returncode:
-                    raise SystemExit(f"zoo.py: {name}: {(done.stderr.strip().splitlines() or ['failed'])[-1]}")
-                columns.append(done.stdout.strip().splitlines()[-1])
+            with Progress("zoo.py") as progress:
+                for step in ("build", "times"):
+                    progress(f"{name}: {step}")
+                    command = [sys.executable, "-m", "benchmarks.zoo", name, "--size", str(args.size), "--step", step, folder]
+                    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+                    if done.returncode:
+                        raise SystemExit(f"zoo.py: {name}: {(done.stderr.strip().splitlines() or ['failed'])[-1]}")
+                    columns.append(done.stdout.strip().splitlines()[-1])
             print(f"| `{name}` | {' | '.join(columns)} |", flush=True)
 
 

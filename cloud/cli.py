@@ -118,7 +118,10 @@ def main(
         raise UsageError("--keep-mb limits what --keep DIR keeps; give that, too, or leave it out")
     tokens = read_tokens(token_file)
     if token_file is not None and token_file.stat().st_mode & stat.S_IROTH:
-        say(f"--token-file {token_file}: every user of this machine can read it; chmod 600 {shlex.quote(str(token_file))}")
+        say(
+            f"--token-file {token_file}: every user of this machine can read it; chmod 600 {shlex.quote(str(token_file))}",
+            level="warning",
+        )
     tls = None if tls_cert is None or tls_key is None else Tls(tls_cert, tls_key, tls_client_ca)
     if tls is not None:
         tls_context(tls)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -15,6 +15,7 @@ from edge.commands import SETTINGS, OneLineCommand, speaker
 from edge.errors import DataError, UsageError
 from edge.kept import Kept, kept_pictures
 from edge.pictures import decode_picture, upright_size
+from edge.progress import Progress
 from edge.review import REVIEW
 
 NAME = "cloud.kept"
@@ -46,7 +47,9 @@ def main(folder: Path, out: Path, limit: int | None, with_redacted: bool, model:
 
     `python -m cloud.kept review --help` tells of the table for a person.
     """
-    count = export(folder, out, limit=limit, model=model, with_redacted=with_redacted, bad=say)
+    warn = say.at("warning")
+    with Progress(NAME) as progress:
+        count = export(folder, out, limit=limit, model=model, with_redacted=with_redacted, bad=warn, progress=progress)
     say(f"{count} pictures in {out}")
 
 
@@ -63,7 +66,7 @@ def review(folder: Path, out: Path | None, model: str | None) -> None:
     What that says already is taken over.
     """
     out = out or folder / REVIEW
-    count = write_review(folder, out, model, say)
+    count = write_review(folder, out, model, say.at("warning"))
     then = "" if out.resolve() == (folder / REVIEW).resolve() else f", save it as {folder / REVIEW}"
     say(f"{count} pictures in {out}; fill in its column decision{then}")
 
@@ -76,6 +79,7 @@ def export(
     model: str | None = None,
     with_redacted: bool = False,
     bad: Callable[[str], None] = say,
+    progress: Progress | None = None,
 ) -> int:
     """Write the first `limit` pictures of a model to `out`; how many there were. Raises UsageError and DataError."""
     try:
@@ -95,26 +99,32 @@ def export(
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UsageError(f"--out {out}: cannot be made: {error.strerror}; give another folder") from None
-    return _class_folders(found, out) if is_classifier else _yolo(found, ids, out)
+    kept = found if progress is None else progress.over(found, "pictures")
+    return _class_folders(kept, out) if is_classifier else _yolo(kept, ids, out)
 
 
-def _class_folders(kept: Sequence[Kept], out: Path) -> int:
+def _class_folders(kept: Iterable[Kept], out: Path) -> int:
+    count = 0
     for one in kept:
         (out / one.labels[0].id).mkdir(exist_ok=True)
-    return sum(_copied(one.path, out / one.labels[0].id) for one in kept)
+        count += _copied(one.path, out / one.labels[0].id)
+    return count
 
 
 def _names_folder(label_id: str) -> bool:
     return "/" not in label_id and not label_id.startswith(".")
 
 
-def _yolo(kept: Sequence[Kept], ids: Sequence[str], out: Path) -> int:
+def _yolo(kept: Iterable[Kept], ids: Sequence[str], out: Path) -> int:
     """Boxes in parts of the picture as it is shown, centre, width and height."""
     for part in ("images", "labels"):
         (out / part).mkdir(exist_ok=True)
     (out / "classes.txt").write_text("".join(f"{label}\n" for label in ids), "utf-8")
-    copied = [one for one in kept if _copied(one.path, out / "images")]
-    for one in copied:
+    count = 0
+    for one in kept:
+        if not _copied(one.path, out / "images"):
+            continue
+        count += 1
         width, height = _shown_size(out / "images" / one.path.name)
         lines = []
         for label, box in zip(one.labels, one.boxes_xyxy, strict=True):
@@ -123,7 +133,7 @@ def _yolo(kept: Sequence[Kept], ids: Sequence[str], out: Path) -> int:
             size = ((right - left) / width, (bottom - top) / height)
             lines.append(" ".join([str(ids.index(label.id)), *(f"{value:.6f}" for value in (*centre, *size))]))
         (out / "labels" / f"{one.path.stem}.txt").write_text("".join(f"{line}\n" for line in lines))
-    return len(copied)
+    return count
 
 
 def _copied(path: Path, into: Path) -> bool:

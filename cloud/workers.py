@@ -21,6 +21,7 @@ from cloud.auth import Tokens
 from cloud.server import listen, reserve, serve, url_of
 from cloud.settings import Settings, open_state
 from edge.commands import speaker
+from edge.commands.logs import Style, adopt, style
 from edge.errors import EdgeError
 
 if TYPE_CHECKING:
@@ -106,8 +107,9 @@ def keep_libraries_quiet() -> None:
     os.close(nowhere)
 
 
-def _worker(settings: Settings, address: tuple[str, int], tokens: Tokens, shared: Path, told: Connection) -> None:
-    """A worker process: as the only one, and its first line goes to the parent."""
+def _worker(settings: Settings, address: tuple[str, int], tokens: Tokens, shared: Path, told: Connection, style: Style) -> None:
+    """A worker process: as the only one, and its first line goes to the parent, whose `style` its other lines have."""
+    adopt(style)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, too, which ends this process in order
     say = speaker("edge-cloud")
 
@@ -118,7 +120,7 @@ def _worker(settings: Settings, address: tuple[str, int], tokens: Tokens, shared
     try:
         _serve(settings, lambda: listen(*address, shared=True), tokens, say, ready, shared)
     except EdgeError as error:
-        say(str(error))
+        say(str(error), level="error")
         raise SystemExit(error.exit_code) from None
 
 
@@ -159,7 +161,7 @@ class _Supervisor:
 
     def _start(self) -> Connection:
         mine, theirs = self._context.Pipe(duplex=False)
-        worker = self._context.Process(target=_worker, args=(*self._arguments, theirs))
+        worker = self._context.Process(target=_worker, args=(*self._arguments, theirs, style()))
         worker.start()
         theirs.close()
         self._workers[worker] = time.monotonic()

@@ -14,6 +14,7 @@ from edge.card import Variant
 from edge.datasets import labelled_frames
 from edge.engines import EngineOptions, open_engine
 from edge.errors import InputError
+from edge.progress import told
 from edge.types import UInt8
 from quantize.data import Split
 from quantize.disagree import disagreements
@@ -114,7 +115,7 @@ class _Build:
         choice = split.choice if len(split.choice) >= ENOUGH_PICTURES // 2 else (*split.choice, *split.calibration)
         ears.say(f"preparing: {len(pictures)} pictures to calibrate on, and float32 on {len(choice) + len(split.measure)} ...")
         self._judge = Judge(model, choice, ears.bad)
-        self._workshop = Workshop(model, pictures, plan.threads, store, ears.say)
+        self._workshop = Workshop(model, pictures, plan.threads, store, ears.say, ears.progress)
         self._noise: dict[str, float] | None = None
         self._reference = self._refer()
         self._float32 = self._measured(self._reference.variant, self._reference.data)
@@ -147,7 +148,7 @@ class _Build:
         data = self._workshop.float32()
         variant = variant_of(KINDS["float32"], data, self._model.role, FLOAT_TOLERANCE)
         engine = open_engine(data, variant, EngineOptions(self._plan.threads, spin=True))
-        outputs = self._judge.run(engine)
+        outputs = self._judge.run(engine, tick=lambda share: self._ears.progress("float32: pictures that choose", share))
         engine.close()
         self._judge.refer_to(outputs)
         instructions = {}
@@ -161,7 +162,7 @@ class _Build:
 
         def heard(candidate: Candidate) -> None:
             self._ears.candidate(candidate)
-            self._ears.progress(f"{name}: {len(search.tried)} candidates", None)
+            self._ears.progress(f"{name}: candidate {len(search.tried) + 1}", None)
 
         search = Search(
             target=made,
@@ -190,7 +191,7 @@ class _Build:
                 inputs = [self._workshop.normalize(tensor.data) for tensor in self._judge.tensors[:SENSITIVITY_PICTURES]]
 
                 def tick(done: int, of: int) -> bool:
-                    self._ears.progress(f"sensitivity: layer {done + 1} of {of}", done / of)
+                    self._ears.progress("sensitivity of layers", done / of)
                     return True
 
                 kept = layer_noise(self._workshop.graph, inputs, 127, self._judge.noise, tick)
@@ -199,13 +200,15 @@ class _Build:
         return self._noise
 
     def _measured(self, variant: Variant, data: bytes) -> Measured:
-        self._ears.progress(f"{variant.name}: measuring on {len(self._split.measure)} pictures", None)
+        samples = self._split.measure
+        what = f"{variant.name}: measuring on {len(samples)} pictures"
+        self._ears.progress(what, 0.0)
         return measure(
             self._model,
             variant,
             data,
             self._judge,
-            self._split.measure,
+            told(samples, lambda share: self._ears.progress(what, share)),
             self._golden,
             self._data_name,
             self._plan.threads,

@@ -192,17 +192,20 @@ def main(model: str, data: Path | None, out: Path, name: str | None, **options: 
     )
     bad = Skipped(say)
     if options["prune"]:
+        from edge.progress import Progress as Shown
         from quantize.progress import Progress
         from quantize.pruned import pruned
 
-        pruning = Progress(say, options["budget_minutes"], False)
-        float_model = pruned(float_model, split, options["prune"], names, threads, say, pruning.show)
-        pruning.done()
+        pruning = Progress(say, Shown(NAME), options["budget_minutes"], False)
+        try:
+            float_model = pruned(float_model, split, options["prune"], names, threads, say, pruning.show)
+        finally:
+            pruning.done()
     picture = read_picture(GOLDEN_PICTURE)
     built = _build(float_model, split, names, options, threads, picture, data_name, bad)
     _write_report(built, report)
     for line in summary_lines(built.record):
-        click.echo(f"{NAME}: {line}", err=True)  # `say` would take its columns from a table
+        say(line, aligned=True)
     int8 = [name for name in names if name != "float32"]
     if int8 and not any(one.variant.precision == "int8" for one in built.variants):
         best = built.record.left_out[0]
@@ -226,6 +229,7 @@ def _build(
     data_name: str,
     bad: Skipped,
 ) -> Built:
+    from edge.progress import Progress as Shown
     from quantize.build import Ears, Plan, build
     from quantize.pack import tools
     from quantize.progress import Progress
@@ -239,7 +243,7 @@ def _build(
         max_ece=options["max_ece"],
     )
     minutes = options["budget_minutes"]
-    progress = Progress(say, minutes, options["verbose"])
+    progress = Progress(say, Shown(NAME), minutes, options["verbose"])
     store = Store(None if options["no_cache"] else options["cache"] or _cache_folder())
     try:
         built = build(
@@ -256,7 +260,8 @@ def _build(
         progress.done()
         kept = "nothing was kept" if options["no_cache"] else "the same command goes on from here"
         fail(NAME, f"interrupted; {kept}", 130)
-    progress.done()
+    finally:
+        progress.done()
     built.record.command = _command()
     built.record.tools = tools()
     built.record.notes += sorted(f"skipped {line}" for line in bad.lines)
@@ -298,7 +303,7 @@ def _write_report(built: Built, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_report(built.record, path)
     except OSError as error:
-        say(f"report {path}: {error.strerror or error}; the bundle does not need it")
+        say(f"report {path}: {error.strerror or error}; the bundle does not need it", level="warning")
 
 
 def _check_installed(names: tuple[str, ...]) -> None:

@@ -14,6 +14,7 @@ from edge.datasets import Sample, labelled_frames
 from edge.detection_metrics import detection_ap
 from edge.errors import InputError
 from edge.evaluate import AP_DETECTIONS, AP_SCORE
+from edge.progress import told
 from edge.protocols import Engine
 from edge.tasks.detect import Detect
 from edge.types import Detections, Float32, Tensor
@@ -70,9 +71,11 @@ class Judge:
             *(t.data.tobytes() for t in self.tensors),
         )
 
-    def run(self, engine: Engine, count: int | None = None) -> list[Float32]:
-        """An engine's outputs for the first `count` pictures, or all."""
-        return [engine.infer(tensor)[self._model.role] for tensor in self.tensors[:count]]
+    def run(
+        self, engine: Engine, count: int | None = None, tick: Callable[[float], None] = lambda share: None
+    ) -> list[Float32]:
+        """An engine's outputs for the first `count` pictures, or all; `tick` is told the share done."""
+        return [engine.infer(tensor)[self._model.role] for tensor in told(self.tensors[:count], tick)]
 
     def refer_to(self, outputs: list[Float32]) -> None:
         """Take float32's outputs as what others are held to."""

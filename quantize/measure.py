@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,7 +53,7 @@ def measure(
     variant: Variant,
     data: bytes,
     judge: Judge,
-    samples: Sequence[Picture],
+    samples: Iterable[Picture],
     golden: UInt8,
     data_name: str,
     threads: int,

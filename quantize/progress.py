@@ -2,39 +2,26 @@
 
 from __future__ import annotations
 
-import shutil
-import time
 from collections.abc import Callable
 
-from edge.commands import has_terminal, rewrite_line
-from edge.errors import one_line
+from edge.progress import Progress as Shown
 from quantize.record import Candidate
-
-PERIOD_S = 0.2
-BAR = 20
 
 
 class Progress:
-    """A line that is rewritten at most five times a second on a terminal; elsewhere only candidates are said, when asked."""
+    """Shows how far a build is, within a search of so many minutes; candidates are said, when asked."""
 
-    def __init__(self, say: Callable[[str], None], minutes: float, verbose: bool) -> None:
-        self._say = say
-        self._started_s = time.monotonic()
-        self._budget_s = minutes * 60
+    def __init__(self, say: Callable[[str], None], shown: Shown, minutes: float, verbose: bool) -> None:
+        self._say, self._shown = say, shown
+        self._minutes = minutes
         self._verbose = verbose
-        self._shown_s = 0.0
 
     def show(self, text: str, share: float | None) -> None:
         """What is being done, and how much of it is, where that is known."""
-        now_s = time.monotonic()
-        if not has_terminal() or now_s - self._shown_s < PERIOD_S:
-            return
-        self._shown_s = now_s
-        passed = int(now_s - self._started_s)
-        filled = round((share or 0.0) * BAR)
-        bar = f"[{'#' * filled}{'.' * (BAR - filled)}] " if share is not None else ""
-        line = one_line(f"{bar}{text}  {passed // 60}:{passed % 60:02d}, searching for at most {self._budget_s / 60:g} min")
-        rewrite_line(line[: shutil.get_terminal_size().columns - 1])
+        if share is None:
+            self._shown(text, note=f"searching for at most {self._minutes:g} min")
+        else:
+            self._shown(text, share, 1.0)
 
     def candidate(self, candidate: Candidate) -> None:
         """A candidate that was measured."""
@@ -52,5 +39,4 @@ class Progress:
 
     def done(self) -> None:
         """Clear the line."""
-        if has_terminal():
-            rewrite_line("")
+        self._shown.done()

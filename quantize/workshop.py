@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule
 
+from edge.progress import told
 from edge.types import UInt8
 from quantize import onnx_int8, tflite_int8
 from quantize.calibrate import Function, Observer, Ranges
@@ -55,12 +56,20 @@ class Weights:
 class Workshop:
     """One float model and its calibration pictures, uint8 [1, h, w, 3]; everything is made when it is first asked for."""
 
-    def __init__(self, model: FloatModel, pictures: Sequence[UInt8], threads: int, store: Store, say: Say) -> None:
+    def __init__(
+        self,
+        model: FloatModel,
+        pictures: Sequence[UInt8],
+        threads: int,
+        store: Store,
+        say: Say,
+        progress: Callable[[str, float | None], None] = lambda text, share: None,
+    ) -> None:
         self.model = model
         self.pictures = pictures
         self.threads = threads
         self.store = store
-        self._say = say
+        self._say, self._progress = say, progress
         self.example = torch.zeros(1, 3, model.input.height, model.input.width)
         network, self.front = with_front(model)
         with blamed(f"{model.name}: torch.export cannot capture it"), quiet():
@@ -87,6 +96,7 @@ class Workshop:
         return self._core
 
     def _export(self) -> onnx.ModelProto:
+        self._progress("exporting to ONNX", None)
         with blamed(f"{self.model.name}: torch.onnx cannot export it"):
             return to_onnx(self.graph, self.example, self.model.role)
 
@@ -139,6 +149,7 @@ class Workshop:
         """What each float tensor of an engine's model takes on the calibration pictures, with these weights."""
         key = engine if weights.is_own else f"{engine}-{weights}"
         if key not in self._observers:
+            self._progress("what the tensors take", None)
             if engine == "onnx":
                 core = self.core() if weights.is_own else self.onnx_with(weights)
                 pixels = uint8_nhwc(core, self.front, self.model.size_wh)
@@ -205,6 +216,7 @@ class Workshop:
         floats = self.float_nodes(weights.float_layers)
         pictures = list(islice(self.normalized(), CORRECTION_PICTURES))
         self._say(f"equalizing and correcting on {len(pictures)} pictures ...")
+        self._progress("equalizing and correcting", None)
         return repaired(self.graph, pictures, limit=weights.limit, float_nodes=floats)
 
     def float_nodes(self, layers: Collection[str]) -> frozenset[str]:
@@ -215,7 +227,8 @@ class Workshop:
         """What each layer is fed, for rounding."""
         if self._inputs is None:
             self._say(f"calibrating on {len(self.pictures)} pictures ...")
-            self._inputs = LayerInputs(self.graph).observe(self.normalized())
+            pictures = told(self.pictures, lambda share: self._progress("what the layers are fed", share))
+            self._inputs = LayerInputs(self.graph).observe(self.normalize(picture) for picture in pictures)
         return self._inputs
 
     def normalized(self) -> Iterator[Tensor]:

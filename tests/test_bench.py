@@ -348,8 +348,8 @@ def test_configurations_take_turns() -> None:
     assert rows[0].engine == (2.0, 2.0, 2.0)
     assert rows[1].frame == (4.0, 4.0, 4.0)
     assert rows[0].energy_mj is None
-    assert told[0] == "round 1 of 3: a on onnx, 1 thread; about 24 s left"
-    assert told[-1] == ""
+    assert told[0] == "round 1 of 3: a on onnx, 1 thread; about 0:24 left"
+    assert told[-1] == "round 3 of 3: b on onnx, 2 threads; about 0:00 left"
 
 
 def test_one_that_dies_while_it_is_measured_is_left_out() -> None:

@@ -140,7 +140,7 @@ def test_a_limit_is_spread_over_all_of_it(evaluate: Command, data: Path, monkeyp
         seen.append(list(samples))
         right = np.ones(1, np.bool_)
         tally = Tally(np.zeros(1, np.int64), np.zeros(1, np.int64), right)
-        return Report(len(samples), 0, 1.0, 1.0, 0.0, 1.0, Scored(np.ones(1, np.float32), right), tally)
+        return Report(len(seen[-1]), 0, 1.0, 1.0, 0.0, 1.0, Scored(np.ones(1, np.float32), right), tally)
 
     monkeypatch.setattr("edge.commands.evaluate.evaluate", look)
     assert evaluate("--data", data, "--variant", "float32").code == 0

@@ -20,8 +20,7 @@ from edge.errors import UsageError
 from edge.events import encode_event, event_schema
 from edge.sinks.caption import caption
 from edge.sinks.jsonl import JsonlSink, ReaderGoneError
-from edge.sinks.queued import QueuedSink, without_picture
-from edge.sinks.status import StatusSink
+from edge.sinks.queued import QueuedSink
 from edge.sinks.video import CODECS, VideoSink, annotate
 from edge.types import Event, Notice
 from tests.samples import detections, event, frame, picture, plain
@@ -550,35 +549,6 @@ def test_a_video_name_that_is_not_utf_8(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done
     assert (done.stdout.startswith("2 ") and "UTF-8" in done.stdout) or done.stdout == "lost 0\n"
-
-
-# the line on a terminal
-
-
-def test_the_status_line(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("COLUMNS", "60")
-    sink = StatusSink()
-    for number in range(10):
-        sink.emit(event(frame(sequence=number, captured_s=100 + number / 10)))
-    sink.close()
-    shown = capsys.readouterr()
-    assert shown.out == ""
-    lines = shown.err.split("\r\x1b[K")[1:]
-    assert 4 <= len(lines) <= 6  # at most five times a second, then cleared
-    assert lines[-1] == ""
-    assert "frame 0 class 0 75% local 20 ms" in lines[0]
-    assert all(len(line) < 60 for line in lines)
-    assert sink.lost == 0
-
-
-def test_the_status_line_needs_no_picture_and_ignores_notices(capsys: pytest.CaptureFixture[str]) -> None:
-    sink = StatusSink()
-    assert not sink.wants_images
-    sink.emit(NOTICE)
-    assert capsys.readouterr().err == ""
-    seen = without_picture(event(frame(captured_s=100)))
-    sink.emit(replace(seen, result=detections(("cat", 0.9, BOX))))
-    assert "1 cat" in capsys.readouterr().err
 
 
 def test_a_disk_that_fills_inside_a_line_leaves_whole_lines_only(tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,11 +11,12 @@ import click
 import msgspec
 
 from edge.card import Label
-from edge.commands import SETTINGS, OneLineCommand, has_terminal, rewrite_line, speaker
+from edge.commands import SETTINGS, OneLineCommand, speaker
 from edge.errors import UsageError, one_line
 from edge.label_files import read_text
 from edge.lists import place_of, write_list
 from edge.places import check_writable
+from edge.progress import Progress
 from train.check import Check
 from train.check import check as check_data
 from train.check_findings import Finding
@@ -27,9 +27,6 @@ from train.shard_sets import is_shards
 NAME = "edge-train check"
 SHOWN = 3
 """Cases of a finding in the table."""
-PATIENCE_S = 2.0
-"""What takes longer shows how far it is."""
-PERIOD_S = 0.2
 say = speaker(NAME)
 
 
@@ -71,19 +68,22 @@ def check(
     if cache is not None:
         check_writable(cache, "--cache", inside=True)
     labels = None if labels_file is None else read_labels(labels_file)
-    meter = _Meter()
-    if shards:
-        report = check_shards(data, labels, meter, None if cache is None else ShardCache(cache, cache_mb))
-    else:
-        report = check_data(Path(data), labels, meter)
-    meter.done()
+    with Progress(NAME) as progress:
+
+        def told(done: int, total: int) -> None:
+            progress("pictures", done, total)
+
+        if shards:
+            report = check_shards(data, labels, told, None if cache is None else ShardCache(cache, cache_mb))
+        else:
+            report = check_data(Path(data), labels, told)
     if as_json:
         sys.stdout.buffer.write(msgspec.json.format(msgspec.json.encode(as_record(report)), indent=1) + b"\n")
     else:
         for line in table(report, None if show_all else SHOWN):
             click.echo(line)
     for remark in report.remarks:
-        say(remark)
+        say(remark, level="warning")
     left = [item for item in report.findings if item.severity == "error"]
     if fixed is not None:
         _fix(report, fixed)
@@ -154,28 +154,6 @@ def as_record(report: Check) -> dict[str, Any]:
         "remarks": report.remarks,
         "dropped": {str(path): reason for path, reason in report.dropped.items()},
     }
-
-
-class _Meter:
-    """On a terminal, a line with how far the reading is and how long it takes still, once that is worth telling."""
-
-    def __init__(self) -> None:
-        self._started_s = self._shown_s = time.monotonic()
-        self._shown = False
-
-    def __call__(self, done: int, total: int) -> None:
-        now_s = time.monotonic()
-        passed_s = now_s - self._started_s
-        left_s = passed_s / done * (total - done)
-        if not has_terminal() or now_s - self._shown_s < PERIOD_S or (not self._shown and passed_s + left_s < PATIENCE_S):
-            return
-        self._shown_s, self._shown = now_s, True
-        rewrite_line(f"{done} of {total} pictures read, {int(left_s) // 60}:{int(left_s) % 60:02d} left")
-
-    def done(self) -> None:
-        """Clear the line."""
-        if self._shown:
-            rewrite_line("")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -29,6 +29,7 @@ from train.draft import draft_card
 from train.models import Classifier, Detector
 
 Say: TypeAlias = Callable[[str], None]
+Told: TypeAlias = Callable[[int], None]
 Run: TypeAlias = Callable[[Sequence[Tensor]], Sequence[Outputs]]
 
 
@@ -103,22 +104,28 @@ Evaluation: TypeAlias = Classification | Boxes
 
 
 @overload
-def of_network(model: Classifier, samples: Sequence[Sample], *, batch: int = ..., bad: Say = ...) -> Classification: ...
+def of_network(
+    model: Classifier, samples: Sequence[Sample], *, batch: int = ..., bad: Say = ..., told: Told = ...
+) -> Classification: ...
 @overload
-def of_network(model: Detector, samples: Sequence[BoxSample], *, batch: int = ..., bad: Say = ...) -> Boxes: ...
+def of_network(
+    model: Detector, samples: Sequence[BoxSample], *, batch: int = ..., bad: Say = ..., told: Told = ...
+) -> Boxes: ...
 def of_network(
     model: Classifier | Detector,
     samples: Sequence[Sample] | Sequence[BoxSample],
     *,
     batch: int = 32,
     bad: Say = lambda line: None,
+    told: Told = lambda done: None,
 ) -> Evaluation:
     """The network's answers, prepared and decoded by the device's own code; it runs where its weights are.
 
-    Unreadable pictures are named to `bad`. Raises DataError when none is readable.
+    Unreadable pictures are named to `bad`; `told` hears after each batch how many were answered. Raises DataError when
+    none is readable.
     """
     card = card_of(model)
-    return _answers(TASKS[card.task](card, card.variants[0]), card.labels, _network(model, card), samples, batch, bad)
+    return _answers(TASKS[card.task](card, card.variants[0]), card.labels, _network(model, card), samples, batch, bad, told)
 
 
 def of_bundle(
@@ -170,6 +177,7 @@ def _answers(
     samples: Sequence[Sample] | Sequence[BoxSample],
     batch: int,
     bad: Say,
+    told: Told = lambda done: None,
 ) -> Evaluation:
     skipped: list[str] = []
 
@@ -177,7 +185,7 @@ def _answers(
         skipped.append(line)
         bad(line)
 
-    batches = _prepared(task, samples, batch, skip)
+    batches = _counted(_prepared(task, samples, batch, skip), told)
     made = _boxes(task, labels, run, batches) if isinstance(task, Detect) else _classes(task, labels, run, batches)
     if not made.paths:
         first = skipped[0] if skipped else "none given"
@@ -186,6 +194,14 @@ def _answers(
 
 
 Prepared: TypeAlias = list[tuple[Any, Tensor]]
+
+
+def _counted(batches: Iterator[Prepared], told: Told) -> Iterator[Prepared]:
+    done = 0
+    for batch in batches:
+        yield batch
+        done += len(batch)
+        told(done)
 
 
 def _classes(task: Task, labels: tuple[Label, ...], run: Run, batches: Iterator[Prepared]) -> Classification:

@@ -8,6 +8,7 @@ import os
 import tarfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
+from itertools import count
 from pathlib import Path
 
 import msgspec
@@ -28,15 +29,25 @@ def write_shards(
     limit: int,
     folder: Path,
     bad: Callable[[str], None],
+    told: Callable[[int], None] = lambda done: None,
 ) -> dict[str, int]:
     """Write each part's pictures into shards of about `limit` bytes; samples of each shard by its name.
+
+    `told` hears after each picture how many there were.
 
     The order depends on the pictures' paths below `folder` alone, and so do all bytes on the pictures and labels.
     """
     out.mkdir(parents=True, exist_ok=True)
     shards: list[ShardCount] = []
+    done = count(1)
+
+    def read(samples: Sequence[Picture]) -> Iterator[Picture]:
+        for sample in _mixed(samples, folder):
+            yield sample
+            told(next(done))
+
     for part, samples in parts.items():
-        shards += _write_part(part, _mixed(samples, folder), labels, out, limit, bad)
+        shards += _write_part(part, read(samples), labels, out, limit, bad)
     if not shards:
         raise DataError(f"{folder}: none of its pictures can be read; nothing was written to {out}")
     names = "".join(f"{label.name if _one_line(label.name) else label.id}\n" for label in labels)

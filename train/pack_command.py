@@ -12,6 +12,7 @@ from edge.errors import UsageError
 from edge.layouts import labels_of, parts_of, task_of
 from edge.lists import place_of
 from edge.places import check_writable
+from edge.progress import Progress
 from train.check_command import read_labels
 from train.pack import write_shards
 from train.split import split
@@ -40,5 +41,15 @@ def pack(data: Path, out: Path, shard_mb: float, labels_file: Path | None) -> No
     train, val = parts_of(data, labels, task)
     if val is None:
         train, val = split(train, say=say)
-    counts = write_shards({"train": train, "val": val}, labels, out, int(shard_mb * 1e6), place_of(data).folder, say)
+    total = len(train) + len(val)
+    with Progress(NAME) as progress:
+        counts = write_shards(
+            {"train": train, "val": val},
+            labels,
+            out,
+            int(shard_mb * 1e6),
+            place_of(data).folder,
+            say.at("warning"),
+            told=lambda done: progress("pictures", done, total),
+        )
     say(f"{out}: {sum(counts.values())} pictures in {len(counts)} shards; give it as --data")

@@ -23,6 +23,7 @@ from edge.commands import Skipped
 from edge.datasets import Sample
 from edge.errors import DataError, UsageError
 from edge.layouts import Picture
+from edge.progress import Progress, clock
 from train.checkpoint import Checkpoint
 from train.curves import Curves
 from train.detect.job import DetectionJob
@@ -31,7 +32,7 @@ from train.finetune import ClassifierJob
 from train.loop import Job, Row, seeded, train
 from train.models import Classifier, Detector
 from train.pictures import Pictures
-from train.progress import Meter, clock
+from train.progress import Meter
 from train.report import write_report
 from train.run import (
     CHECKPOINT,
@@ -57,6 +58,7 @@ from train.transfer import fit_head, is_new
 from train.words import METRIC, counted, headline, interval_text
 
 Say = Callable[[str], None]
+NAME = "edge-train"
 SHOWN = 5
 """Classes that are named in a line about them."""
 METRICS = {"classify": "top-1", "detect": "AP50"}
@@ -83,9 +85,12 @@ def run_session(
     checkpoint = out / CHECKPOINT
     fresh = not (resume and checkpoint.exists())
     _check_batch(plan, team)
-    with seeded(plan.recipe.seed):
-        model = start(plan.choice, plan.labels, plan.task, weighted=fresh, trust=trust)
-    parts = _resumed(plan, out) if resume else _opened(plan, split, tell)
+    with Progress(NAME) as opening:
+        if team.leads:
+            opening("opening the network and the data")
+        with seeded(plan.recipe.seed):
+            model = start(plan.choice, plan.labels, plan.task, weighted=fresh, trust=trust)
+        parts = _resumed(plan, out) if resume else _opened(plan, split, tell)
     fit, val = parts.fit, parts.val
     asked = plan.recipe.batch
     if not resume and asked > len(fit) >= team.world:
@@ -108,7 +113,8 @@ def run_session(
     if fresh and team.leads and isinstance(model, Classifier) and plan.choice.weights != "random" and is_new(model.network):
         _head_first(plan, model, cast(Sequence[Sample], fit), team, bad, tell)
     metric = METRICS[plan.task]
-    meter, curves = Meter(tell, metric), Curves(out / "tensorboard", metric) if team.leads else None
+    shown = Progress(NAME)
+    meter, curves = Meter(tell, metric, shown), Curves(out / "tensorboard", metric) if team.leads else None
 
     def heard(row: Row) -> None:
         meter.epoch(row)
@@ -132,7 +138,8 @@ def run_session(
         tell(f"stopped; go on with edge-train --resume --out {out}")
         return 130
     if team.leads:
-        _finish(plan, out, replace(model, network=trained.network), fit, val, trained.history, bad, tell)
+        with shown:
+            _finish(plan, out, replace(model, network=trained.network), fit, val, trained.history, bad, tell, shown)
     return 0
 
 
@@ -204,7 +211,9 @@ def _some(names: Sequence[str]) -> str:
 def _head_first(plan: Plan, model: Classifier, fit: Sequence[Sample], team: Team, bad: Say, say: Say) -> None:
     say("the last layer first ...")
     model.network.to(team.device)
-    fit_head(model.network, Pictures(fit, model.input, model.mean, model.std, bad), plan.recipe.seed)
+    with Progress(NAME) as shown:
+        pictures = Pictures(fit, model.input, model.mean, model.std, bad)
+        fit_head(model.network, pictures, plan.recipe.seed, told=lambda done, of: shown("the last layer: pictures", done, of))
 
 
 @contextmanager
@@ -236,10 +245,12 @@ def _finish(
     history: list[Row],
     bad: Skipped,
     say: Say,
+    shown: Progress,
 ) -> None:
     model = named_after(model, plan)
     save_model(out, model)
-    evaluation = of_network(model, val, bad=bad)  # type: ignore[arg-type]
+    evaluation = of_network(model, val, bad=bad, told=lambda done: shown("pictures measured", done, len(val)))  # type: ignore[arg-type]
+    shown("writing the report")
     facts = Facts(
         model=f"{plan.name} ({plan.choice.model})",
         data=", ".join(plan.data),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -21,16 +23,23 @@ def is_new(network: nn.Module) -> bool:
     return not last_linear(network).weight.any()
 
 
-def fit_head(network: nn.Module, pictures: Pictures, seed: int = 0, batch: int = 32) -> None:
+def fit_head(
+    network: nn.Module,
+    pictures: Pictures,
+    seed: int = 0,
+    batch: int = 32,
+    told: Callable[[int, int], None] = lambda done, of: None,
+) -> None:
     """Fit the last layer alone, in place: logistic regression on the plain pictures' features, with weight decay.
 
-    Of very many pictures, as many as HEAD_PICTURES are looked at.
+    Of very many pictures, as many as HEAD_PICTURES are looked at; `told` hears how many were, and of how many.
     """
     head = last_linear(network)
     device = head.weight.device
     seen: list[Tensor] = []
     handle = head.register_forward_hook(lambda module, inputs, output: seen.append(inputs[0]))
-    truth = []
+    truth: list[Tensor] = []
+    looked = 0
     try:
         with torch.no_grad():
             network.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -38,6 +47,8 @@ def fit_head(network: nn.Module, pictures: Pictures, seed: int = 0, batch: int =
                 placed = images.to(device)
                 network(placed.images)
                 truth.append(placed.class_ids)
+                looked += len(placed.class_ids)
+                told(looked, min(pictures.batches_an_epoch(1), HEAD_PICTURES))
     finally:
         handle.remove()
     if not truth:

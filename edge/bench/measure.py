@@ -15,6 +15,7 @@ from devices import Reading
 from edge.bench.messages import Judged, Measured, Message, Phase, Request
 from edge.bench.plan import Configuration
 from edge.errors import EdgeError, EngineError
+from edge.progress import clock
 
 ROUNDS = 3
 IDLE_S, IDLE_EACH_S = 3.0, 0.25
@@ -170,14 +171,13 @@ def measure(
         for row in list(left):
             to_do = len(left) * (setup.rounds - number) - left.index(row)
             each_s = (time.monotonic() - began_s) / turns if turns else setup.seconds / setup.rounds + 3.0
-            tell(f"round {number + 1} of {setup.rounds}: {row.configuration}; about {each_s * to_do:.0f} s left")
+            tell(f"round {number + 1} of {setup.rounds}: {row.configuration}; about {clock(each_s * to_do)} left")
             try:
                 _turn(setup, row, watch)
             except EdgeError as error:
                 say(f"{row.configuration} left out: {error}")
                 left.remove(row)
             turns += 1
-    tell("")
     return left
 
 

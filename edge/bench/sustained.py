@@ -15,6 +15,7 @@ from edge.bench.measure import Setup, Watch
 from edge.bench.messages import Measured
 from edge.bench.plan import Configuration
 from edge.errors import EngineError
+from edge.progress import clock as time_of
 
 SETTLED_C_MIN = 0.2
 WINDOW_S = 180.0
@@ -77,11 +78,10 @@ def sustain(
                 hottest_c = celsius if hottest_c is None else max(hottest_c, celsius)
             slope = trend.slope_c_min
             warmth = "no temperature sensor" if celsius is None else f"{celsius:.1f} °C"
-            left_s = most_s - (now_s - began_s)
-            tell(f"sustained: {of}, {median(message.frame_ms):.1f} ms a frame, {warmth}; at most {left_s:.0f} s left")
+            left = time_of(max(0.0, most_s - (now_s - began_s)))
+            tell(f"sustained: {of}, {median(message.frame_ms):.1f} ms a frame, {warmth}; at most {left} left")
             if (slope is not None and abs(slope) < SETTLED_C_MIN) or now_s - began_s >= most_s:
                 break
-    tell("")
     if not slices:
         raise EngineError(f"{of}: its process ended without an answer")
     end_s, celsius = slices[-1][0], watch.end.temperature_c

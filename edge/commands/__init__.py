@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import os
 import sys
+import traceback
 from collections.abc import Callable
-from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
 import click
 
 from edge import __version__
-from edge.errors import EdgeError, one_line
+from edge.commands.completion import complete_values, completion_option
+from edge.commands.logs import Level, Speaker, adopt, at_level, log_options, restored, says, style, wants_json
+from edge.errors import EdgeError
 from edge.packaged import DEFAULT_BUNDLE
 
 SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
@@ -38,18 +41,35 @@ version_option = click.version_option(__version__)
 class OneLineCommand(click.Command):
     """A command whose errors are one line each: `NAME: what, where, next command`.
 
-    Exit codes: 0 done, 1 runtime failure, 2 bad usage or bad input, 3 gate not met, 130 interrupted.
+    Exit codes: 0 done, 1 runtime failure, 2 bad usage or bad input, 3 gate not met, 130 interrupted. Each has --quiet,
+    --log-level, --log-json and --completion.
     """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.params += log_options()
+        if " " not in (self.name or ""):  # a shell completes programs, not their subcommands
+            self.params.append(completion_option())
+        complete_values(self.params)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; a broken pipe is seen here, because click itself would make it exit code 1."""
+        speaker(self.name or "")(f"{__version__}, Python {sys.version.split()[0]}, {sys.executable}", level="debug")
         try:
             return super().invoke(ctx)
         except BrokenPipeError:
             _leave_quietly()
+        except KeyboardInterrupt:  # click would say an empty line first
+            raise click.Abort from None
 
     def main(self, *args: Any, **kwargs: Any) -> NoReturn:
         """Run and leave the process with the exit code."""
+        with restored():
+            if wants_json(list(args[0] if args and args[0] is not None else kwargs.get("args") or sys.argv[1:])):
+                adopt(replace(style(), as_json=True))
+            self._main(*args, **kwargs)
+
+    def _main(self, *args: Any, **kwargs: Any) -> NoReturn:
         name = self.name or "edge-run"
         try:
             code = super().main(*args, **(kwargs | {"standalone_mode": False, "prog_name": name}))
@@ -57,6 +77,7 @@ class OneLineCommand(click.Command):
                 sys.stdout.flush()  # here, where a full disk can still be reported
             sys.exit(code if isinstance(code, int) else 0)
         except EdgeError as error:
+            _say_where(name, error)
             fail(name, str(error), error.exit_code)
         except click.UsageError as error:
             fail(name, f"{error.format_message().rstrip('.')}; see {name} --help", 2)
@@ -85,44 +106,32 @@ def _discard(descriptor: int) -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)
 
 
-def has_terminal() -> bool:
-    """Whether standard error is a terminal that can rewrite a line."""
-    return sys.stderr is not None and sys.stderr.isatty() and os.environ.get("TERM", "dumb") != "dumb"
-
-
-def rewrite_line(line: str) -> None:
-    """Let a line stand in the place of the last one on the terminal; "" clears it."""
-    with suppress(OSError, ValueError):  # nobody listens any more: that ends nothing
-        sys.stderr.write(f"\r\x1b[K{line}")
-        sys.stderr.flush()
+def _say_where(name: str, error: EdgeError) -> None:
+    """At the level debug: where in the code an error comes from, and what was beneath it."""
+    if says("debug"):
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        beneath = error.__cause__ or error.__context__
+        cause = "" if beneath is None else f", after {type(beneath).__name__}: {beneath}"
+        speaker(name)(f"{type(error).__name__} from {last.filename}:{last.lineno}, {last.name}{cause}", level="debug")
 
 
 def fail(name: str, line: str, code: int) -> NoReturn:
     """Say one line on standard error and exit."""
-    speaker(name)(line)
+    speaker(name)(line, level="error")
     sys.exit(code)
 
 
-def speaker(name: str) -> Callable[[str], None]:
-    """A function that says one line on standard error at once, under the command's name."""
-
-    def say(text: str) -> None:
-        if sys.stderr is None:  # as a service started with 2>&- has it
-            return
-        with suppress(OSError, ValueError):  # nobody listens any more: that ends nothing
-            clear = "\r\x1b[K" if has_terminal() else ""  # a status line may stand there
-            sys.stderr.write(f"{clear}{name}: {one_line(text)}\n")
-            sys.stderr.flush()
-
-    return say
+def speaker(name: str, level: Level = "info") -> Speaker:
+    """What says one line on standard error at once, under the command's name."""
+    return Speaker(name, level)
 
 
 class Skipped:
-    """Says each line about an unreadable picture once, however often the picture is met; `lines` are those said."""
+    """Warns of each unreadable picture once, however often it is met; `lines` are those said."""
 
     def __init__(self, say: Callable[[str], None]) -> None:
         self.lines: set[str] = set()
-        self._say = say
+        self._say = at_level(say, "warning")
 
     def __call__(self, line: str) -> None:
         if line not in self.lines:

@@ -25,11 +25,12 @@ from edge.bench.turn import talk
 from edge.bench.winner import best_of
 from edge.bundle import Bundle, open_bundle
 from edge.choice import Choice, remember
-from edge.commands import SETTINGS, OneLineCommand, bundle_option, has_terminal, rewrite_line, speaker, version_option
+from edge.commands import SETTINGS, OneLineCommand, bundle_option, speaker, version_option
 from edge.commands.option_types import Number
 from edge.errors import EdgeError, EngineError, UsageError
 from edge.packaged import DEFAULT_BUNDLE
 from edge.places import check_writable
+from edge.progress import Progress
 
 NAME = "edge-bench"
 say = speaker(NAME)
@@ -108,7 +109,7 @@ def main(
 
     def leave_out(line: str) -> None:
         left_out.append(line)
-        say(line)
+        say(line, level="warning")
 
     setup = Setup(str(model_path), board.spin, seconds, ROUNDS, talk, None if data is None else str(data), limit)
     counts = threads or thread_counts(board.threads)
@@ -120,7 +121,7 @@ def main(
     lasting = _lasting(setup, winner.configuration, watch, sustained_minutes * 60) if sustained else None
     bench = Bench(board, processor(), bundle, seconds, ROUNDS, watch, rows, winner, left_out, lasting)
     for line in warnings(bench):
-        say(line)
+        say(line, level="warning")
     if json_path != "-":
         click.echo("\n".join(table(bench)))
     if json_path is not None:
@@ -181,23 +182,19 @@ def _check_data(bundle: Bundle, data: Path, limit: int | None) -> None:
 
 def _measured(setup: Setup, wanted: list[Configuration], board: Board, leave_out: Any) -> tuple[list[Row], Watch]:
     watch = Watch(Sensors(board))
-    rows = judge(setup, wanted, leave_out, _tell)
-    watch.rest()
-    return measure(setup, rows, watch, leave_out, _tell), watch
+    with Progress(NAME) as progress:
+        rows = judge(setup, wanted, leave_out, progress)
+        watch.rest()
+        return measure(setup, rows, watch, leave_out, progress), watch
 
 
 def _lasting(setup: Setup, of: Configuration, watch: Watch, most_s: float) -> Sustained | None:
     try:
-        return sustain(setup, of, watch, most_s, _tell)
+        with Progress(NAME) as progress:
+            return sustain(setup, of, watch, most_s, progress)
     except EngineError as error:
-        say(f"--sustained: {of}: {error}")
+        say(f"--sustained: {of}: {error}", level="warning")
         return None
-
-
-def _tell(line: str) -> None:
-    """How far it is, where a terminal can show it; "" when there is no more to tell."""
-    if has_terminal():
-        rewrite_line(f"{NAME}: {line}" if line else "")
 
 
 def _build_figures(bundle: Bundle) -> dict[str, float | None]:

@@ -16,6 +16,8 @@ from edge.doctor.check import Check, Status
 from edge.doctor.examine import Question, examine
 from edge.doctor.probe import has_packages, probe
 from edge.errors import BundleError, UsageError
+from edge.progress import Progress
+from edge.terminal import has_colours
 
 NAME = "edge-doctor"
 COLOURS: dict[Status, str] = {"ok": "32", "warn": "33", "fail": "31"}
@@ -50,11 +52,13 @@ def main(
         question = _with_endpoint(question, offload, offload_ca)
     elif offload_ca is not None:
         raise UsageError("--offload-ca does nothing without --offload; give both or neither")
-    checks = examine(question)
+    with Progress(NAME) as progress:
+        progress("engines are loaded and run, each in a process of its own")
+        checks = examine(question)
     if as_json:
         sys.stdout.buffer.write(msgspec.json.format(msgspec.json.encode(checks), indent=1) + b"\n")
     else:
-        for line in lines(checks, coloured=_coloured()):
+        for line in lines(checks, coloured=has_colours(sys.stdout)):
             click.echo(line)
     return 1 if any(check.status == "fail" for check in checks) else 0
 
@@ -100,11 +104,6 @@ def _with_endpoint(question: Question, url: str, ca: str | None) -> Question:
     address, credentials = parse_address(url, model), Credentials(ca=ca)
     credentials.check(address)
     return replace(question, endpoint=(address, credentials))
-
-
-def _coloured() -> bool:
-    """Whether standard output is a terminal that wants colours: https://no-color.org."""
-    return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM", "dumb") != "dumb"
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ from edge.errors import BundleError, EngineError, UsageError
 from edge.evaluate import DetectionReport, Report, evaluate
 from edge.extras import installed
 from edge.model import Model, load_variant
+from edge.progress import Progress
 from edge.tasks.classify import Look, looking_twice
 from edge.types import Result
 
@@ -107,11 +109,13 @@ def main(
         except (BundleError, EngineError) as error:
             if variant:
                 raise
-            say(f"variant {candidate.name} left out: {error}")
+            say(f"variant {candidate.name} left out: {error}", level="warning")
             continue
         model = replace(model, task=looking_twice(model.task, second_look))
         results: dict[Path, Result] = {}
-        report = evaluate(model, samples, bad, results.__setitem__)
+        with Progress(NAME) as progress:
+            watched: Iterator[Any] = progress.over(samples, f"{candidate.name}: pictures")
+            report = evaluate(model, watched, bad, results.__setitem__)
         row = _row(model, report, FIGURES[bundle.card.task])
         row |= class_figures(report, bundle.card.labels, confusion)
         tables[candidate.name] = class_table(report, bundle.card.labels, per_class)
@@ -152,7 +156,10 @@ def _asked(
         raise EngineError(f"{bundle.where}: none of its variants can run here")
     model = load_variant(bundle, chosen[0], options)
     samples, results = labelled(bundle, data, limit), dict[Path, Result]()
-    row = _row(model, evaluate(model, samples, bad, results.__setitem__), FIGURES[bundle.card.task])
+    with Progress(NAME) as progress:
+        watched: Iterator[Any] = progress.over(samples, f"{bundle.card.name}: pictures")
+        report = evaluate(model, watched, bad, results.__setitem__)
+    row = _row(model, report, FIGURES[bundle.card.task])
     model.engine.close()
     return Answered(bundle.card.labels, samples, results), {"model": model.name, "variant": model.variant.name, **row}
 
@@ -164,7 +171,7 @@ def _chosen(bundle: Bundle, names: tuple[str, ...]) -> list[Variant]:
     here = [variant for variant in bundle.card.variants if installed(variant.engine)]
     for variant in bundle.card.variants:
         if variant not in here:
-            say(f"variant {variant.name} left out: pip install 'edge-run[{variant.engine}]' to evaluate it")
+            say(f"variant {variant.name} left out: pip install 'edge-run[{variant.engine}]' to evaluate it", level="warning")
     return here
 
 

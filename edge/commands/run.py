@@ -14,6 +14,7 @@ import click
 
 from edge.commands import SETTINGS, speaker, version_option
 from edge.commands.configured import ConfiguredCommand, print_config
+from edge.commands.logs import notice_level
 from edge.commands.run_options import RunOptions, check_idle, run_options
 from edge.commands.run_outputs import open_sinks
 from edge.commands.run_report import report
@@ -66,7 +67,7 @@ def main(**given: Any) -> int:
     except EdgeError as error:
         if failure is None:
             raise
-        say(str(error))  # the first failure is the one to end with
+        say(str(error), level="error")  # the first failure is the one to end with
     if failure is not None:
         raise failure
     return 1 if summary.events_lost else 0
@@ -111,7 +112,7 @@ def _pump(sources: Sequence[Source], events: Iterable[Event | Notice], sinks: Se
                 for sink in sinks:
                     sink.emit(event)
                 if isinstance(event, Notice) and event.kind not in said_at_once:
-                    say(f"{event.about}: {event.text}")
+                    say(f"{event.about}: {event.text}", level=notice_level(event.kind))
                 del event  # its picture's memory may be needed
                 _say_skipped(sources, said)
         except ReaderGoneError:
@@ -130,7 +131,7 @@ def _pump(sources: Sequence[Source], events: Iterable[Event | Notice], sinks: Se
 def _say_skipped(sources: Sequence[Source], said: list[int]) -> None:
     for number, source in enumerate(sources):
         for line in source.skipped[said[number] :]:
-            say(f"skipped {line}")
+            say(f"skipped {line}", level="warning")
         said[number] = len(source.skipped)
 
 

@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 
-from edge.commands import has_terminal
+from edge.commands.logs import at_level, says, style
 from edge.commands.run_options import RunOptions
 from edge.errors import UsageError
 from edge.monitor import Monitor
@@ -14,6 +14,7 @@ from edge.protocols import Sink, Source
 from edge.sinks.jsonl import JsonlSink
 from edge.sinks.queued import DEPTH, QueuedSink
 
+STDOUT = ("-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1")
 PICTURES_WAITING = 4
 """For sinks that look at pictures: each that waits holds a camera's buffer."""
 
@@ -60,38 +61,37 @@ def open_sinks(
     `embedded` in another program, standard output and the terminal are its own.
     """
     waits = not any(source.live for source in sources)
+    warn = at_level(say, "warning")
     on_terminal = sys.stdout is not None and sys.stdout.isatty()
-    to_stdout = options.events == "-" or (
-        options.events is None and sys.stdout is not None and not on_terminal and not embedded
-    )
+    by_default = options.events is None and sys.stdout is not None and not on_terminal and not embedded
     sinks: list[Sink] = []
 
     def add(sink: Sink, name: str) -> None:
         depth = PICTURES_WAITING if sink.wants_images else DEPTH
-        sinks.append(QueuedSink(sink, name, say, depth=depth, waits=waits))
+        sinks.append(QueuedSink(sink, name, warn, depth=depth, waits=waits))
 
-    if options.events is not None or to_stdout:
-        add(JsonlSink(options.events or "-", say, rotate_bytes=int(options.rotate_mb * 1e6), keep=options.keep), "events")
-    if has_terminal() and not to_stdout and not embedded:
-        from edge.sinks.status import StatusSink
-
-        sinks.append(QueuedSink(StatusSink(), "status", say, depth=1, waits=False, lossy=True))
+    if options.events is not None or by_default:
+        add(JsonlSink(options.events or "-", warn, rotate_bytes=int(options.rotate_mb * 1e6), keep=options.keep), "events")
+    if not embedded and says("info") and not style().as_json:
+        status = _status(sources, to_stdout=by_default or options.events in STDOUT)
+        if status is not None:
+            sinks.append(QueuedSink(status, "status", warn, waits=False, lossy=True))
     if options.video is not None:
         from edge.sinks.video import VideoSink
 
-        add(VideoSink(options.video, sources[0].fps, say, sources[0].name), "video")
+        add(VideoSink(options.video, sources[0].fps, warn, sources[0].name), "video")
     if options.webhook is not None:
         from edge.sinks.webhook import WebhookSink
 
-        add(WebhookSink(options.webhook, say, changes_only=options.webhook_on == "changes"), "webhook")
+        add(WebhookSink(options.webhook, warn, changes_only=options.webhook_on == "changes"), "webhook")
     if options.store is not None:
         from edge.sinks.store import StoreSink
 
-        add(StoreSink(options.store, say, keep_days=options.keep_days), "store")
+        add(StoreSink(options.store, warn, keep_days=options.keep_days), "store")
     if options.mqtt is not None:
         from edge.mqtt import open_mqtt
 
-        sinks.append(QueuedSink(open_mqtt(options, monitor=monitor, say=say), "mqtt", say, waits=False))
+        sinks.append(QueuedSink(open_mqtt(options, monitor=monitor, say=say), "mqtt", warn, waits=False))
     if options.web is not None:
         from edge.web import open_web
 
@@ -104,5 +104,16 @@ def open_sinks(
             monitor=monitor,
             say=say,
         )
-        sinks.append(QueuedSink(web, "web", say, depth=1, waits=False, lossy=True))
+        sinks.append(QueuedSink(web, "web", warn, depth=1, waits=False, lossy=True))
     return sinks
+
+
+def _status(sources: Sequence[Source], *, to_stdout: bool) -> Sink | None:
+    """The line on the terminal, where there is one for it."""
+    from edge.sinks.status import StatusSink, status_stream
+
+    stream = status_stream(to_stdout)
+    if stream is None:
+        return None
+    names = [source.name for source in sources]
+    return StatusSink(names, dropped=lambda: sum(source.dropped for source in sources), stream=stream)

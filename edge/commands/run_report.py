@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from edge.commands.logs import at_level
 from edge.errors import EdgeError
 from edge.events import utf8
 from edge.governor import RUNGS, Governor
@@ -100,7 +101,8 @@ def report(summary: Summary, path: str | None, say: Callable[[str], None], *, of
     elif summary.ended.startswith("ended by"):  # by a signal; an error has a line of its own
         say(f"no frames; {summary.ended}")
     if summary.events_lost:
-        say(f"{summary.events_lost} events or video frames could not be written and are lost")
+        warn = at_level(say, "warning")
+        warn(f"{summary.events_lost} events or video frames could not be written and are lost")
     if path is None:
         return
     data = msgspec.json.format(msgspec.json.encode(summary), indent=1) + b"\n"

@@ -13,6 +13,7 @@ from edge.bundle import Bundle, open_bundle
 from edge.capture.forkserver import FORK_SERVER
 from edge.card import ANSWERED_TASKS, Card
 from edge.choice import remembered
+from edge.commands.logs import at_level
 from edge.commands.run_governor import governor_of, governs
 from edge.commands.run_options import RunOptions, class_names, for_source, score_thresholds
 from edge.commands.run_outputs import check_targets
@@ -218,7 +219,7 @@ def _open_offloader(
 ) -> Offloader:
     from edge.commands.run_offload import open_offloader  # only now: it brings an HTTP client
 
-    return open_offloader(url, options, model, card, say, pays_for)
+    return open_offloader(url, options, model, card, at_level(say, "warning"), pays_for)
 
 
 def _gate(options: RunOptions) -> MotionGate | None:

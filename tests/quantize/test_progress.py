@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
+from edge.progress import Progress as Shown
 from quantize.progress import Progress
 from quantize.record import Candidate
 
@@ -24,11 +25,13 @@ def test_a_candidate_is_one_line_also_when_it_comes_from_the_store(fields: dict[
     made = Candidate(**({"id": "1", "target": "int8-x86", "settings": SETTINGS, "metric": 0.9} | fields))  # type: ignore[arg-type]
     kept = msgspec.json.decode(msgspec.json.encode(made), type=Candidate)
     lines: list[str] = []
-    Progress(lines.append, 1.0, verbose=True).candidate(kept)
+    Progress(lines.append, Shown("edge-quantize"), 1.0, verbose=True).candidate(kept)
     assert lines == [f"int8-x86: error ranges, gptq weights, 2 layers in float, SiLU in float: {says}"]
 
 
 def test_nothing_is_said_unless_asked() -> None:
     lines: list[str] = []
-    Progress(lines.append, 1.0, verbose=False).candidate(Candidate(id="1", target="t", settings=SETTINGS))
+    Progress(lines.append, Shown("edge-quantize"), 1.0, verbose=False).candidate(
+        Candidate(id="1", target="t", settings=SETTINGS)
+    )
     assert not lines

@@ -21,7 +21,6 @@ from tests.conftest import Finished
 from tests.test_boxes_data import turned
 from tests.test_kept import write
 from tests.train.pictured import class_set, jpeg, put, scene
-from train import check_command
 from train.check import Check, check
 from train.check_command import check as command_of
 
@@ -349,13 +348,14 @@ def test_progress_is_told_on_a_terminal_when_it_takes_long(
     tmp_path: Path, command: Callable[..., Finished], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = class_set(tmp_path / "set", 3)
-    monkeypatch.setattr(check_command, "has_terminal", lambda: True)
-    assert "left" not in command(command_of, folder).err
-    monkeypatch.setattr(check_command, "PATIENCE_S", 0.0)
-    monkeypatch.setattr(check_command, "PERIOD_S", 0.0)
+    monkeypatch.setattr("edge.progress.rewrites", lambda: True)
+    monkeypatch.setattr("edge.progress.PATIENCE_S", 3600.0)
+    assert command(command_of, folder).err == ""
+    monkeypatch.setattr("edge.progress.PATIENCE_S", 0.0)
+    monkeypatch.setattr("edge.progress.PERIOD_S", 0.0)
     err = command(command_of, folder).err
-    assert "1 of 12 pictures read, 0:" in err
-    assert "12 of 12 pictures read, 0:00 left" in err
+    assert "edge-train check: pictures 1 of 12" in err
+    assert "edge-train check: pictures 12 of 12" in err
     assert err.endswith("\r\x1b[K")
 
 

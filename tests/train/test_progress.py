@@ -6,19 +6,14 @@ import pytest
 
 pytest.importorskip("torch")
 
-from train import progress
+from edge import progress as shown
 from train.loop import Progress, Row
-from train.progress import Meter, clock
-
-
-@pytest.mark.parametrize(("seconds", "text"), [(0, "0:00"), (59.9, "0:59"), (61, "1:01"), (3600, "1:00:00"), (7322, "2:02:02")])
-def test_time_is_read_at_a_glance(seconds: float, text: str) -> None:
-    assert clock(seconds) == text
+from train.progress import Meter
 
 
 def test_a_line_an_epoch(capsys: pytest.CaptureFixture[str]) -> None:
     said: list[str] = []
-    meter = Meter(said.append, "top-1")
+    meter = Meter(said.append, "top-1", shown.Progress("edge-train"))
     meter.step(Progress(1, 0.1, 0.7, 2.0))
     meter.epoch(Row(2, 76, 0.31234, 1e-4, 0.98666, 185.0, 12.345))
     meter.epoch(Row(3, 114, 0.3, 1e-4, None, 200.0, 12.3))
@@ -33,12 +28,15 @@ def test_a_line_an_epoch(capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_terminal_sees_how_much_is_left_by_the_speed_of_this_process(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Resumed at half after an hour, and a quarter more in 100 s: the last quarter takes as long."""
-    monkeypatch.setattr(progress, "has_terminal", lambda: True)
-    monkeypatch.setattr(progress, "PERIOD_S", 0.0)
-    meter = Meter(lambda line: None, "top-1")
-    meter.step(Progress(50, 0.5, 0.7, 3600.0))
-    assert "left" not in capsys.readouterr().err
-    meter.step(Progress(75, 0.75, 0.6, 3700.0))
-    shown = capsys.readouterr().err
-    assert "[###############.....] step 75, loss 0.600, 1:40 left" in shown
+    """Resumed at half after an hour; now a tenth takes 40 s, and the last tenth will, too."""
+    monkeypatch.setattr("edge.progress.rewrites", lambda: True)
+    now_s = [0.0]
+    meter = Meter(lambda line: None, "top-1", shown.Progress("edge-train", clock=lambda: now_s[0]))
+    for tenth in range(5, 10):
+        meter.step(Progress(10 * tenth, tenth / 10, 0.6, 3600.0 + now_s[0]))
+        now_s[0] += 40
+    seen = capsys.readouterr().err.split("\r")
+    assert "left" not in seen[1]
+    assert "edge-train: training 90%, step 90, loss 0.600, 0:40 left" in seen[-1]
+    meter.done()
+    assert capsys.readouterr().err == "\r\x1b[K"
