@@ -4,7 +4,7 @@ EDGE_DATA ?= ../shared/data
 PIP = .venv/bin/pip install --quiet --disable-pip-version-check
 export EDGE_DATA
 
-.PHONY: help demo test lint format quantize default-model docs bench soak wheel wheelhouse test-integration camera arm64 arm64-camera arm64-root clean
+.PHONY: help demo test lint format quantize default-model docs docs-serve bench soak wheel wheelhouse test-integration camera arm64 arm64-camera arm64-root clean
 
 help:  ## this list
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -14,7 +14,7 @@ help:  ## this list
 
 .venv/device: pyproject.toml constraints.txt | .venv/bin/pip
 	@echo "installing what a device and its endpoint need ..."
-	$(PIP) -c constraints.txt -e '.[onnx,cloud]'
+	$(PIP) -c constraints.txt -e '.[onnx,cloud,web]'
 	@touch $@
 
 .venv/dev: pyproject.toml constraints.txt | .venv/bin/pip
@@ -47,8 +47,12 @@ default-model: .venv/dev  ## the bundle that the package carries (docs/decisions
 		--out edge/data/efficientnet-lite0.edge --report build/default-model.html
 	.venv/bin/edge-eval --data $(EDGE_DATA)/imagenette --exact
 
-docs: .venv/dev  ## the generated parts of docs/
+docs: .venv/dev  ## the generated parts of docs/, and the site: build/site/index.html
 	.venv/bin/python docs/generate.py
+	NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --quiet --strict
+
+docs-serve: .venv/dev  ## the site at http://127.0.0.1:8000, built again when a page changes
+	NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs serve
 
 bench: .venv/dev build/yolox-nano.edge  ## edge-run against hand-written loops, in pairs
 	.venv/bin/python benchmarks/loop.py --detector build/yolox-nano.edge
