@@ -1,4 +1,4 @@
-"""make demo: an endpoint on loopback, the loop on the packaged photographs, offload, and the endpoint dying half-way."""
+"""make demo: an endpoint on loopback, the loop on the packaged photographs, offload, the live page, and the endpoint dying half-way."""
 
 from __future__ import annotations
 
@@ -49,7 +49,8 @@ def main() -> None:
     endpoint, url = start_endpoint()
     command = ["edge-run", "--source", "demo", "--offload", url, "--threshold", "0.6", "--max-frames", str(FRAMES)]
     command += ["--events", str(events), "--video", str(OUT / "demo.mp4"), "--summary", str(OUT / "summary.json")]
-    tell(f"2. The loop: {' '.join(command)}")
+    command += ["--web", "0"]
+    tell(f"2. The loop; while it runs, open the page that it serves: {' '.join(command)}")
     loop = subprocess.Popen([BIN / command[0], *command[1:]], env=os.environ | {"TERM": "dumb"})  # lines, no status line
     try:
         while loop.poll() is None and answered(events) < FRAMES // 2:

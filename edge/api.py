@@ -19,7 +19,7 @@ from edge.errors import InputError, UsageError
 from edge.keywords import options_of
 from edge.model import Model, open_model
 from edge.packaged import DEFAULT_BUNDLE
-from edge.protocols import Source
+from edge.protocols import Sink, Source
 from edge.sources.arrays import ArraySource
 from edge.status import Status
 from edge.summary import Summary
@@ -50,10 +50,9 @@ class Run(Generic[Item]):
         run_options = options_of(options)
         with ExitStack() as opening:
             self._session = opening.enter_context(open_session(run_options, LOGGER.info, own=sources))
-            sinks = open_sinks(run_options, self._session.sources, self._session.monitor, LOGGER.info, embedded=True)
-            self._session.sinks.extend(sinks)
-            for sink in sinks:
-                opening.callback(sink.close)
+            sinks = self._session.sinks
+            opening.callback(_close_all, sinks)
+            sinks.extend(open_sinks(run_options, self._session.sources, self._session.monitor, LOGGER.info, embedded=True))
             self._events = self._session.events()
             opening.callback(self._events.close)
             self._stack = opening.pop_all()
@@ -120,6 +119,11 @@ class Run(Generic[Item]):
     def summary(self) -> Summary:
         """What it has done, so far or altogether."""
         return self._summary or self._session.summary("running")
+
+
+def _close_all(sinks: Sequence[Sink]) -> None:
+    for sink in sinks:
+        sink.close()
 
 
 @overload

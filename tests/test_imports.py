@@ -13,7 +13,10 @@ ROOT = Path(__file__).parent.parent
 
 ALLOWED = ("numpy", "cv2", "msgspec", "click")
 NEEDS_HTTP = ("edge.offload", "edge.commands.run_offload", "edge.sinks.webhook")  # when --offload or --webhook is given
+NEEDS_WEB = ("edge.web",)  # when --web is given
+NEEDS_MQTT = ("edge.mqtt",)  # when --mqtt is given
 NEEDS_GRPC = ("edge.grpc_messages", "edge.oip_grpc", "edge.offload.grpc_transport")  # when --offload is grpc://...
+NEEDS_MORE = (*NEEDS_HTTP, *NEEDS_WEB, *NEEDS_MQTT, *NEEDS_GRPC)
 ENGINE_MODULES = {"edge.engines.onnx", "edge.engines.tflite"}  # these import their engine, and only the factories import them
 FORBIDDEN = (
     "torch",
@@ -27,6 +30,8 @@ FORBIDDEN = (
     "PIL",
     "grpc",
     "google",
+    "paho",
+    "prometheus_client",
 )
 
 GUARD = """
@@ -62,7 +67,7 @@ def test_the_modules_of_the_device_are_all_found() -> None:
 
 
 def test_edge_and_devices_import_with_the_device_s_needs_only() -> None:
-    names = [name for name in modules("edge") + modules("devices") if not name.startswith((*NEEDS_HTTP, *NEEDS_GRPC))]
+    names = [name for name in modules("edge") + modules("devices") if not name.startswith(NEEDS_MORE)]
     code = "import importlib\nfor name in sys.argv[2].split(','): importlib.import_module(name)\n"
     done = run(GUARD + code + "print(json.dumps(list(sys.modules)))", ",".join(ALLOWED), ",".join(names))
     assert done.returncode == 0, done.stderr
@@ -129,3 +134,16 @@ def test_what_edge_exports_stays_small() -> None:
     """The package's face is its modules: nothing is imported by `import edge` itself."""
     done = run("import sys, edge\nprint([name for name in sys.modules if name.split('.')[0] in ('edge', 'numpy', 'cv2')])")
     assert done.stdout.strip() == "['edge']"
+
+
+@pytest.mark.parametrize(
+    ("missing", "options", "line"),
+    [
+        ("uvicorn", ("--web", "0"), "--web: starlette and uvicorn are not installed; pip install 'edge-run[web]'"),
+        ("paho", ("--mqtt", "mqtt://127.0.0.1"), "--mqtt: paho-mqtt is not installed; pip install 'edge-run[mqtt]'"),
+    ],
+)
+def test_what_is_not_installed_is_said_in_a_line(missing: str, options: tuple[str, ...], line: str) -> None:
+    code = f"import sys\nsys.modules[{missing!r}] = None\nfrom edge.commands.run import main\nmain.main(sys.argv[1:])"
+    done = run(code, "--source", "demo", "--max-frames", "1", *options)
+    assert (done.returncode, done.stderr) == (2, f"edge-run: {line}\n")

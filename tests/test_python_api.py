@@ -168,6 +168,14 @@ def test_without_notices_there_are_only_events(tiny_edge: Path) -> None:
 # what cannot be
 
 
+def test_a_sink_that_cannot_open_closes_those_before_it(tmp_path: Path, tiny_edge: Path) -> None:
+    events = tmp_path / "events.jsonl"
+    before = set(threading.enumerate())
+    with pytest.raises(edge.UsageError, match="--webhook ftp://x: expected"):
+        edge.run([picture()], tiny_edge, events=str(events), webhook="ftp://x")
+    assert [thread.name for thread in set(threading.enumerate()) - before if "sink" in thread.name] == []
+
+
 def test_errors_come_at_once(tmp_path: Path, tiny_edge: Path) -> None:
     with pytest.raises(edge.SourceError, match=r"none\.mp4: no such file"):
         edge.run(tmp_path / "none.mp4", tiny_edge)

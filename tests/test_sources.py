@@ -512,6 +512,7 @@ def test_who_is_patient(patient: bool) -> None:
     ("url", "name"),
     [
         ("rtsp://user:secret@host/x", "rtsp://user:***@host/x"),
+        ("http://host/x?apikey=secret&api_key=s&size=2", "http://host/x?apikey=***&api_key=***&size=2"),
         ("rtsp://user:secret@host:8554/x?a=b#c", "rtsp://user:***@host:8554/x?a=b#c"),
         ("rtsp://user:se@cret@host/x", "rtsp://user:***@host/x"),
         ("rtsp://:secret@host/x", "rtsp://:***@host/x"),

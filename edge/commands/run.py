@@ -50,8 +50,8 @@ def main(**given: Any) -> int:
         return 0
     _share_one_heap()
     with open_session(options, say) as session, ExitStack() as closing:
+        closing.callback(_close_all, session.sinks)  # also those that are open when another cannot be
         session.sinks.extend(open_sinks(options, session.sources, session.monitor, say))
-        closing.callback(_close_all, session.sinks)
         running = session.introduction()
         say(f"{running}, reading {_numbered(session.sources)}; Ctrl-C ends it")
         service = Service()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from edge.commands.logs import at_level, says, style
 from edge.commands.run_options import RunOptions
@@ -55,8 +55,8 @@ def open_sinks(
     say: Callable[[str], None],
     *,
     embedded: bool = False,
-) -> list[Sink]:
-    """The sinks that the options ask for. Where all sources wait, so do the sinks: nothing of a file is lost.
+) -> Iterator[Sink]:
+    """The sinks that the options ask for, each as it is open. Where all sources wait, so do the sinks: nothing is lost.
 
     `embedded` in another program, standard output and the terminal are its own.
     """
@@ -64,34 +64,34 @@ def open_sinks(
     warn = at_level(say, "warning")
     on_terminal = sys.stdout is not None and sys.stdout.isatty()
     by_default = options.events is None and sys.stdout is not None and not on_terminal and not embedded
-    sinks: list[Sink] = []
 
-    def add(sink: Sink, name: str) -> None:
+    def queued(sink: Sink, name: str) -> Sink:
         depth = PICTURES_WAITING if sink.wants_images else DEPTH
-        sinks.append(QueuedSink(sink, name, warn, depth=depth, waits=waits))
+        return QueuedSink(sink, name, warn, depth=depth, waits=waits)
 
     if options.events is not None or by_default:
-        add(JsonlSink(options.events or "-", warn, rotate_bytes=int(options.rotate_mb * 1e6), keep=options.keep), "events")
+        lines = JsonlSink(options.events or "-", warn, rotate_bytes=int(options.rotate_mb * 1e6), keep=options.keep)
+        yield queued(lines, "events")
     if not embedded and says("info") and not style().as_json:
         status = _status(sources, to_stdout=by_default or options.events in STDOUT)
         if status is not None:
-            sinks.append(QueuedSink(status, "status", warn, waits=False, lossy=True))
+            yield QueuedSink(status, "status", warn, waits=False, lossy=True)
     if options.video is not None:
         from edge.sinks.video import VideoSink
 
-        add(VideoSink(options.video, sources[0].fps, warn, sources[0].name), "video")
+        yield queued(VideoSink(options.video, sources[0].fps, warn, sources[0].name), "video")
     if options.webhook is not None:
         from edge.sinks.webhook import WebhookSink
 
-        add(WebhookSink(options.webhook, warn, changes_only=options.webhook_on == "changes"), "webhook")
+        yield queued(WebhookSink(options.webhook, warn, changes_only=options.webhook_on == "changes"), "webhook")
     if options.store is not None:
         from edge.sinks.store import StoreSink
 
-        add(StoreSink(options.store, warn, keep_days=options.keep_days), "store")
+        yield queued(StoreSink(options.store, warn, keep_days=options.keep_days), "store")
     if options.mqtt is not None:
         from edge.mqtt import open_mqtt
 
-        sinks.append(QueuedSink(open_mqtt(options, monitor=monitor, say=say), "mqtt", warn, waits=False))
+        yield QueuedSink(open_mqtt(options, monitor=monitor, say=say), "mqtt", warn, waits=False)
     if options.web is not None:
         from edge.web import open_web
 
@@ -104,8 +104,7 @@ def open_sinks(
             monitor=monitor,
             say=say,
         )
-        sinks.append(QueuedSink(web, "web", warn, depth=1, waits=False, lossy=True))
-    return sinks
+        yield QueuedSink(web, "web", warn, depth=1, waits=False, lossy=True)
 
 
 def _status(sources: Sequence[Source], *, to_stdout: bool) -> Sink | None:

@@ -87,4 +87,4 @@ def without_password(url: str) -> str:
 
 def _hidden(text: str) -> str:
     """The text with stars for what is assigned to a name that sounds secret."""
-    return re.sub(r"(?i)\b(user-pw|password|passwd|pwd|pass|token|key)=[^\s&]+", r"\1=***", text)
+    return re.sub(r"(?i)\b([\w-]*(?:user-pw|password|passwd|pwd|pass|token|secret|key))=[^\s&]+", r"\1=***", text)
