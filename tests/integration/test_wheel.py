@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import urllib.request
 import zipfile
 from pathlib import Path
 
@@ -45,3 +46,29 @@ def test_a_fresh_environment_with_one_engine_runs_at_once(wheel: Path, extra: st
     assert json.loads((tmp_path / "summary.json").read_text())["engine"] == engine
     listed = subprocess.run([python, "-m", "pip", "list", "--format", "json"], check=True, capture_output=True, text=True)
     assert not {"torch", "onnx", "starlette"} & {package["name"] for package in json.loads(listed.stdout)}
+
+
+def test_the_live_page_comes_with_the_wheel(wheel: Path, tmp_path: Path) -> None:
+    subprocess.run([sys.executable, "-m", "venv", tmp_path / "venv"], check=True)
+    python = tmp_path / "venv" / "bin" / "python"
+    install = [python, "-m", "pip", "install", "-q", "--disable-pip-version-check", "-c", REPOSITORY / "constraints.txt"]
+    subprocess.run([*install, f"{wheel}[onnx]"], check=True)
+    command = [python.with_name("edge-run"), "--source", "demo", "--web", "0", "--events", "/dev/null"]
+    without = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
+    assert (without.returncode, without.stderr) == (
+        2,
+        "edge-run: --web: starlette and uvicorn are not installed; pip install 'edge-run[web]'\n",
+    )
+    subprocess.run([*install, f"{wheel}[onnx,web,mqtt]"], check=True)
+    loop = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    try:
+        assert loop.stderr is not None
+        url = next(line for line in loop.stderr if "web: http" in line).split()[-1]
+        for path, expected in (("", b"<!doctype html>"), ("static/page.js", b"frame.jpg"), ("metrics", b"edge_build_info")):
+            with urllib.request.urlopen(url + path, timeout=20) as answer:
+                assert expected in answer.read()
+        loop.terminate()
+        assert loop.wait(timeout=20) == 0
+    finally:
+        loop.kill()
+        loop.communicate()
