@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
+import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -12,15 +14,16 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, cast, overload
 import numpy as np
 
 from edge.bundle import open_bundle
-from edge.commands.run_outputs import open_sinks
+from edge.commands.run_outputs import close_sinks, open_sinks
 from edge.commands.run_session import open_session
 from edge.controls import Controls
 from edge.errors import InputError, UsageError
 from edge.keywords import options_of
 from edge.model import Model, open_model
 from edge.packaged import DEFAULT_BUNDLE
-from edge.protocols import Sink, Source
-from edge.sources.arrays import ArraySource
+from edge.protocols import Source
+from edge.sinks.jsonl import ReaderGoneError
+from edge.sources.arrays import ArraySource, picture_fault
 from edge.status import Status
 from edge.summary import Summary
 from edge.types import Event, Frame, Notice, Result, UInt8
@@ -43,15 +46,16 @@ class Run(Generic[Item]):
     """
 
     def __init__(self, sources: Sequence[Source], options: dict[str, Any], *, notices: bool) -> None:
-        self._stack = ExitStack()
-        self._notices = notices
-        self._ended = "closed"
-        self._summary: Summary | None = None
         run_options = options_of(options)
+        self._stack = ExitStack()
+        self._turn = threading.RLock()
+        self._notices = notices
+        self._ended = ""
+        self._summary: Summary | None = None
         with ExitStack() as opening:
             self._session = opening.enter_context(open_session(run_options, LOGGER.info, own=sources))
             sinks = self._session.sinks
-            opening.callback(_close_all, sinks)
+            opening.callback(close_sinks, sinks, _say_waiting)
             sinks.extend(open_sinks(run_options, self._session.sources, self._session.monitor, LOGGER.info, embedded=True))
             self._events = self._session.events()
             opening.callback(self._events.close)
@@ -62,23 +66,25 @@ class Run(Generic[Item]):
 
     def __next__(self) -> Item:
         """The next event. Raises EdgeError where edge-run would end with one."""
-        try:
-            for event in self._events:
-                for sink in self._session.sinks:
-                    sink.emit(event)
-                if isinstance(event, Notice):
-                    LOGGER.info("%s: %s", event.about, event.text)
-                if self._notices or isinstance(event, Event):
-                    return cast(Item, event)
-                del event
-        except BaseException:
-            self._ended = "an error ended it"
+        with self._turn:
+            try:
+                for event in self._events:
+                    for sink in self._session.sinks:
+                        sink.emit(event)
+                    if isinstance(event, Notice):
+                        LOGGER.info("%s: %s", event.about, event.text)
+                    if self._notices or isinstance(event, Event):
+                        return cast(Item, event)
+                    del event
+                self._ended = self._ended or self._session.ended()
+            except ReaderGoneError:
+                self._ended = "the reader of standard output went away"
+            except BaseException:
+                self._ended = "an error ended it"
+                self.close()
+                raise
             self.close()
-            raise
-        if self._ended == "closed" and self._summary is None:
-            self._ended = "the sources ended"
-        self.close()
-        raise StopIteration
+            raise StopIteration
 
     def __enter__(self) -> Run[Item]:
         return self
@@ -92,14 +98,20 @@ class Run(Generic[Item]):
 
     def stop(self) -> None:
         """Let it end soon: the iteration finishes with what is under way. From any thread or signal handler."""
+        self._ended = self._ended or "stopped"
         self._session.stop()
 
     def close(self) -> None:
-        """End it now, and let go of cameras, engine and files; may be called twice."""
-        if self._summary is None:
-            stack, self._stack = self._stack, ExitStack()
-            stack.close()
-            self._summary = self._session.summary(self._ended)
+        """End it now, and let go of cameras, engine and files; may be called twice, and while another thread iterates."""
+        self._ended = self._ended or "closed"
+        self._session.stop()
+        with self._turn:
+            if inspect.getgeneratorstate(self._events) == inspect.GEN_RUNNING:
+                return  # a signal handler within the iteration, which ends now
+            if self._summary is None:
+                stack, self._stack = self._stack, ExitStack()
+                stack.close()
+                self._summary = self._session.summary(self._ended)
 
     @property
     def model(self) -> Model:
@@ -121,9 +133,8 @@ class Run(Generic[Item]):
         return self._summary or self._session.summary("running")
 
 
-def _close_all(sinks: Sequence[Sink]) -> None:
-    for sink in sinks:
-        sink.close()
+def _say_waiting() -> None:
+    LOGGER.info("delivering what the sinks still hold")
 
 
 @overload
@@ -154,7 +165,7 @@ def run(source: Any, model: str | Path | None = None, *, notices: bool = False, 
     if model is not None:
         options["model"] = model
     uris, own = [], []
-    for one in _sources(source):
+    for one in _sources(source, masked=bool(options.get("mask"))):
         if isinstance(one, (str, Path)):
             uris.append(str(one))
         elif isinstance(one, int) and not isinstance(one, bool):
@@ -166,13 +177,13 @@ def run(source: Any, model: str | Path | None = None, *, notices: bool = False, 
     return Run(own, options | {"source": uris}, notices=notices)
 
 
-def _sources(source: Any) -> list[Any]:
+def _sources(source: Any, *, masked: bool) -> list[Any]:
     if isinstance(source, (str, int, Path)) or hasattr(source, "notices"):
         return [source]
     if isinstance(source, (list, tuple)) and source and not isinstance(source[0], np.ndarray):
         return list(source)
     if isinstance(source, Iterable) and not isinstance(source, np.ndarray):
-        return [ArraySource(source)]
+        return [ArraySource(source, copied=masked)]
     return [source]
 
 
@@ -185,8 +196,8 @@ class Predictor:
 
     def __call__(self, picture: UInt8) -> Result:
         """The result for a BGR picture uint8 [height, width, 3], its boxes in that picture's pixels. Raises InputError."""
-        if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3 or picture.size == 0:
-            raise InputError(f"a picture of {picture.dtype} {list(picture.shape)}; give BGR uint8 [height, width, 3]")
+        if (fault := picture_fault(picture)) is not None:
+            raise InputError(f"the picture is {fault}")
         self._count += 1
         tensor = self.model.task.prepare(Frame(picture, self._count, 0.0, "picture"))
         return self.model.task.decode(self.model.engine.infer(tensor), tensor)

@@ -146,16 +146,15 @@ class _Tasks:
     """Each source's view of the model's task, made once for each model and each score threshold."""
 
     def __init__(self, scenes: Sequence[Scene], controls: Controls | None) -> None:
-        self._scenes, self._controls, self._version = scenes, controls, 0
-        self._model: Model | None = None
-        self._tasks: list[Task] = []
+        self._scenes, self._controls = scenes, controls
+        self._made: tuple[Model | None, int, list[Task]] = (None, 0, [])
 
     def __call__(self, source: int, model: Model) -> Task:
-        tasks = self._tasks
-        version = self._version if self._controls is None else self._controls.version
-        if model is not self._model or version != self._version:  # two workers may both do it: they come to the same
+        made_for, made_at, tasks = self._made  # at once: another worker may be making them
+        version = 0 if self._controls is None else self._controls.version
+        if model is not made_for or version != made_at:  # two workers may both do it: they come to the same
             tasks = [scene.view(model.task) for scene in self._scenes]
-            self._tasks, self._model, self._version = tasks, model, version
+            self._made = (model, version, tasks)
         return tasks[source]
 
 

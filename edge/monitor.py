@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from devices import Board, Reading, Sensors
 from edge.controls import Controls
+from edge.errors import CaptureError
 from edge.events import iso_8601, utf8
 from edge.governor import RUNGS, Governor
 from edge.model import Model
@@ -115,7 +116,7 @@ class Monitor:
         self._cpu_share: float | None = None
 
     def add(self, event: Event | Notice) -> None:
-        """Take in what has happened."""
+        """Take in what has happened. Raises CaptureError for a frame of no source."""
         with self._lock:
             if isinstance(event, Notice):
                 self._add_notice(event)
@@ -161,7 +162,9 @@ class Monitor:
             watched.state, watched.trouble = state, "" if state == "open" else utf8(notice.text)
 
     def _add_event(self, event: Event) -> None:
-        number = self._numbers[event.frame.source]
+        number = self._numbers.get(event.frame.source)
+        if number is None:
+            raise CaptureError(f"a frame of {event.frame.source!r}: no Source here has that name; give both the same")
         watched = self._watched[number]
         kept = without_picture(event)
         if event.revises:

@@ -156,8 +156,8 @@ def _takes(option: click.Option, text: str) -> bool:
 
 
 def test_every_flag_is_a_key() -> None:
-    flags = {max(option.opts, key=len) for option in main.get_params(click.Context(main)) if isinstance(option, click.Option)}
-    assert flags - {f"--{key}" for key in OPTIONS} == {"--help", "--version", "--config", "--print-config", "--completion"}
+    flags = {max(option.opts, key=len) for option in main.params if isinstance(option, click.Option)}
+    assert flags - {f"--{key}" for key in OPTIONS} == {"--version", "--config", "--print-config", "--completion"}
     for option in OPTIONS.values():  # what the module reckons with
         assert option.nargs == 1
         assert not option.count
@@ -288,9 +288,9 @@ def test_all_mistakes_are_said_in_the_order_of_lines(command: Command) -> None:
 @pytest.mark.parametrize(
     ("name", "data", "line"),
     [
-        ("none.toml", None, "--config none.toml: No such file or directory"),
-        (".", None, "--config .: Is a directory"),
-        ("", None, "--config : No such file or directory"),
+        ("none.toml", None, "--config none.toml: No such file or directory; give a TOML file"),
+        (".", None, "--config .: Is a directory; give a TOML file"),
+        ("", None, "--config : No such file or directory; give a TOML file"),
         ("a.toml", b"rate = 1\nvideo = '\xff'", "a.toml:2: not UTF-8; save it as UTF-8"),
         ("a.toml", b"#" * 300_000, "--config a.toml: more than 256 KiB: that is no configuration"),
     ],
@@ -309,7 +309,7 @@ def test_a_file_that_cannot_be_read(command: Command, name: str, data: bytes | N
         ("EDGE_RUN_TRACK", "perhaps", 'EDGE_RUN_TRACK: expected true or false, got "perhaps"'),
         ("EDGE_RUN_CAMERA", "'0", 'EDGE_RUN_CAMERA: no closing quotation: "\'0"'),
         ("EDGE_RUN_POLICY", "x", "EDGE_RUN_POLICY: 'x' is not one of 'threshold', 'budget', 'guarantee'"),
-        ("EDGE_RUN_CONFIG", "none.toml", "--config none.toml: No such file or directory"),
+        ("EDGE_RUN_CONFIG", "none.toml", "EDGE_RUN_CONFIG none.toml: No such file or directory; give a TOML file"),
     ],
 )
 def test_a_mistake_in_the_environment_names_the_variable(
@@ -381,6 +381,38 @@ def test_no_text_is_a_traceback(tmp_path_factory: pytest.TempPathFactory, text: 
     path.write_text(text)
     with suppress(Problems):  # nothing else may come
         read_file(str(path), OPTIONS)
+
+
+@pytest.mark.parametrize(("value", "as_json"), [("1", True), ("TRUE", True), ("0", False), ("", False)])
+def test_a_variable_asks_for_json_before_anything_is_parsed(
+    command: Command, monkeypatch: pytest.MonkeyPatch, value: str, as_json: bool
+) -> None:
+    monkeypatch.setenv("EDGE_RUN_LOG_JSON", value)
+    done = command(main, "--no-such-option")
+    assert done.code == 2
+    assert done.err.startswith('{"at":' if as_json else "edge-run: No such option")
+    monkeypatch.setenv("EDGE_RUN_RATE", "fast")
+    assert command(main).err.startswith('{"at":' if as_json else "edge-run: EDGE_RUN_RATE")
+
+
+def test_a_variable_that_asks_for_json_in_other_words_is_told(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDGE_RUN_LOG_JSON", "please")
+    assert command(main).err == 'edge-run: EDGE_RUN_LOG_JSON: expected true or false, got "please"\n'
+
+
+def test_asking_for_the_keys_leaves_the_help_option_alone() -> None:
+    code = "from edge.commands.config import options_by_key\nfrom edge.commands.run import main\n"
+    code += "options_by_key(main)\nmain.main(['-h'])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_the_last_line_is_counted_as_editors_do(tmp_path: Path) -> None:
+    path = tmp_path / "edge.toml"
+    path.write_text("# one\u2028still one\x0b\nmodel = 'a")
+    with pytest.raises(Problems) as caught:
+        read_file(str(path), OPTIONS)
+    assert all(f"{path}:" in line and f"{path}:3" not in line for line in caught.value.lines)
 
 
 def test_the_command_itself_takes_a_file(tmp_path: Path, tiny_edge: Path) -> None:

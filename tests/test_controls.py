@@ -12,7 +12,7 @@ import pytest
 from edge.bundle import open_bundle
 from edge.controls import Controls
 from edge.engines.fake import FakeEngine
-from edge.loop import Scene, run
+from edge.loop import Scene, _Tasks, run
 from edge.model import Model
 from edge.motion import MotionGate
 from edge.pace import Pace
@@ -39,8 +39,10 @@ def test_pausing_is_told_once_with_whoever_did_it() -> None:
     of.pause(True, "web")
     of.pause(True, "mqtt")
     assert of.paused
+    assert of.paused_by == "web"
     of.pause(False, "mqtt")
     assert not of.paused
+    assert of.paused_by is None
     assert texts(of) == [("web", "paused"), ("mqtt", "goes on")]
     assert of.notices[0] == Notice("control", "web", "paused", 1.7e9)
 
@@ -187,3 +189,22 @@ def test_a_score_threshold_makes_the_tasks_anew(model: Model) -> None:
         if isinstance(item, Event) and item.frame.sequence == 0:
             of.set_score_threshold(0.75, "web")
     assert asked == [0.25, 0.75]
+
+
+def test_a_worker_never_takes_tasks_that_another_is_still_making(model: Model) -> None:
+    """Between reading the tasks and what they are for, another worker may have put both."""
+    of = controls(score_threshold=0.25)
+    tasks = _Tasks([Scene(LocalOnly())], of)
+
+    class Meanwhile:
+        """A version whose reading lets the other worker do all of its work."""
+
+        version = property(lambda self: tasks_by_the_other())
+
+    def tasks_by_the_other() -> int:
+        tasks._controls = of
+        tasks(0, model)
+        return 0
+
+    tasks._controls = Meanwhile()  # type: ignore[assignment]
+    assert tasks(0, model) is model.task

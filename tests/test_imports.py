@@ -85,7 +85,7 @@ def test_the_guard_guards() -> None:
 @pytest.mark.parametrize("missing", ["cv2", "msgspec"])
 def test_the_allowlist_is_needed(missing: str) -> None:
     allowed = ",".join(set(ALLOWED) - {missing})
-    assert f"{missing} is not on the allowlist" in run(GUARD + "import edge.commands.run", allowed).stderr
+    assert f"{missing} is not on the allowlist" in run(GUARD + "import edge.commands.run_loop", allowed).stderr
 
 
 def test_devices_needs_the_standard_library_only() -> None:
@@ -103,6 +103,14 @@ def test_help_and_version_load_no_engine(module: str, option: str) -> None:
     assert done.stderr == ""
     loaded = {name.partition(".")[0] for name in json.loads(done.stdout.splitlines()[-1])}
     assert not loaded & set(FORBIDDEN)
+
+
+@pytest.mark.parametrize("option", ["--help", "--version", "--completion=bash", "--print-config"])
+def test_what_runs_nothing_loads_no_opencv(option: str) -> None:
+    code = f"import sys\nfrom edge.commands.run import main\ntry:\n    main.main(['{option}', '--source=demo'])\n"
+    done = run(code + "finally:\n    print(*sys.modules)")
+    assert done.returncode == 0, done.stderr
+    assert not {"cv2", "numpy"} & set(done.stdout.splitlines()[-1].split())
 
 
 ASK = """

@@ -24,7 +24,6 @@ from edge.commands.logs import (
     restored,
     says,
     style,
-    wants_json,
 )
 from edge.errors import EngineError, UsageError
 from edge.types import NoticeKind
@@ -169,8 +168,8 @@ def test_what_is_wrong_with_the_command_line_is_json_too(command: Command, wrong
 
 
 def test_what_follows_two_dashes_is_no_option() -> None:
-    assert wants_json(["a", "--log-json"])
-    assert not wants_json(["--", "--log-json"])
+    assert example.wants_json(["a", "--log-json"])
+    assert not example.wants_json(["--", "--log-json"])
 
 
 def test_names_that_are_no_unicode_and_control_characters(capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from devices import Reading, detect
 from edge.controls import Controls
+from edge.errors import CaptureError
 from edge.model import Model
 from edge.monitor import HISTORY_S, Monitor
 from edge.pace import Pace
@@ -188,6 +189,13 @@ def test_sensors_are_read_once_a_second_whoever_asks() -> None:
     assert watched.readings == 2
 
 
+def test_who_has_paused_is_told() -> None:
+    watched = Watched()
+    watched.monitor.controls.pause(True, "mqtt")
+    controls = watched.monitor.status().controls
+    assert (controls.paused, controls.paused_by) == (True, "mqtt")
+
+
 def test_a_status_is_json_that_reads_back() -> None:
     watched = Watched()
     watched.frame("b")
@@ -218,3 +226,8 @@ def test_many_may_ask_while_it_runs() -> None:
     for thread in asking:
         thread.join()
     assert failures == []
+
+
+def test_a_frame_of_no_source() -> None:
+    with pytest.raises(CaptureError, match="a frame of 'c': no Source here has that name; give both the same"):
+        Watched().monitor.add(event(frame(source="c")))

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import gc
 import json
+import os
 import re
+import signal
 import subprocess
 import sys
 import threading
@@ -16,7 +18,9 @@ import numpy as np
 import pytest
 
 import edge
+from edge.capture.forkserver import FORK_SERVER
 from edge.commands.run_options import RunOptions
+from edge.commands.run_session import _gate
 from edge.keywords import UNFIT, RunKeywords, options_of
 from edge.sources.base import BaseSource
 from tests.samples import frame, picture, plain, video
@@ -105,6 +109,13 @@ def test_it_writes_what_it_is_asked_to_and_nothing_else(
     list(edge.run([picture()], tiny_edge, events=str(path)))
     assert [json.loads(line)["kind"] for line in path.read_text().splitlines()] == ["frame"]
     assert capfd.readouterr() == ("", "")
+    list(edge.run([picture()], tiny_edge))
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_terminal_is_the_program_s_own(tiny_edge: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edge.sinks.status.status_stream", lambda to_stdout: pytest.fail("a status line"))
+    list(edge.run([picture()], tiny_edge))
 
 
 def test_stopping_from_another_thread(tiny_edge: Path) -> None:
@@ -116,7 +127,110 @@ def test_stopping_from_another_thread(tiny_edge: Path) -> None:
     threading.Timer(0.2, loop.stop).start()
     assert sum(1 for _ in loop) > 0
     assert loop.summary.frames > 0
-    assert loop.summary.ended == "the sources ended"
+    assert loop.summary.ended == "stopped"
+
+
+def test_closing_while_another_thread_iterates(tiny_edge: Path) -> None:
+    """The engine and the sources are let go when the thread is between two events, not under it."""
+
+    def forever() -> Iterator[Any]:
+        while True:
+            yield picture()
+
+    loop = edge.run(forever(), tiny_edge)
+    begun, found = threading.Event(), list[edge.Event]()
+
+    def iterate() -> None:
+        for event in loop:
+            found.append(event)
+            begun.set()
+
+    thread = threading.Thread(target=iterate)
+    thread.start()
+    assert begun.wait(10)
+    loop.controls.pause(True, "me")  # it waits for a frame that does not come
+    loop.close()
+    assert loop.summary.ended == "closed"  # when it returns, not soon after
+    thread.join(10)
+    assert not thread.is_alive()
+    assert loop.summary.frames >= len(found) > 0
+
+
+def test_closing_from_a_signal_handler_within_the_iteration(tiny_edge: Path) -> None:
+    def pictures() -> Iterator[Any]:
+        yield picture()
+        os.kill(os.getpid(), signal.SIGUSR1)
+        while True:
+            yield picture()
+
+    before = signal.signal(signal.SIGUSR1, lambda *_: loop.close())
+    try:
+        loop = edge.run(pictures(), tiny_edge)
+        for _ in loop:
+            pass
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert loop.summary.ended == "closed"
+
+
+def test_what_ended_it_is_said_as_edge_run_says_it(tiny_edge: Path) -> None:
+    for limit, said in ((2, "--max-frames reached"), (None, "the source ended")):
+        loop = edge.run([picture()] * 3, tiny_edge, max_frames=limit)  # type: ignore[call-overload]
+        assert sum(1 for _ in loop) == (limit or 3)
+        assert loop.summary.ended == said
+
+
+def test_a_closed_loop_holds_no_file(tmp_path: Path, tiny_edge: Path) -> None:
+    bundle = tmp_path / "tiny.edge"
+    bundle.write_bytes(tiny_edge.read_bytes())
+    gc.disable()  # nothing may wait for it
+    try:
+        with edge.run([picture()], bundle) as loop:
+            next(loop)
+        del loop
+        held = [os.path.realpath(link) for link in Path("/proc/self/fd").iterdir()]
+    finally:
+        gc.enable()
+    assert str(bundle) not in held
+
+
+def test_two_loops_share_what_forks_readers(tiny_edge: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its end is the end of all cameras of the process."""
+    done = []
+    monkeypatch.setattr(FORK_SERVER, "start", lambda: done.append("start"))
+    monkeypatch.setattr(FORK_SERVER, "close", lambda: done.append("close"))
+    with edge.run([picture()], tiny_edge), edge.run([picture()], tiny_edge) as second:
+        second.close()
+        assert done == []
+    assert done == ["close"]
+
+
+def test_a_live_source_of_one_s_own_needs_no_reader(tiny_edge: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Mine(BaseSource):
+        live = True
+
+        def frames(self) -> Iterator[edge.Frame]:
+            yield frame(plain(100), source="mine")
+
+    monkeypatch.setattr(FORK_SERVER, "start", lambda: pytest.fail("started"))
+    assert len(list(edge.run(Mine("mine"), tiny_edge))) == 1
+
+
+def test_a_frame_that_names_another_source(tiny_edge: Path) -> None:
+    class Mine(BaseSource):
+        def frames(self) -> Iterator[edge.Frame]:
+            yield frame(plain(100), source="yours")
+
+    with pytest.raises(edge.CaptureError, match="a frame of 'yours': no Source here has that name"):
+        list(edge.run(Mine("mine"), tiny_edge))
+
+
+def test_a_mask_leaves_the_program_s_own_picture_alone(tiny_edge: Path) -> None:
+    given = plain(100)
+    given.flags.writeable = False
+    [event] = edge.run([given], tiny_edge, mask="0,0,1,0.5")
+    assert not event.frame.image[:16].any()
+    assert (given == 100).all()
 
 
 def test_a_break_lets_everything_go(tiny_edge: Path) -> None:
@@ -158,6 +272,26 @@ def test_controls_and_status(tiny_edge: Path) -> None:
     assert loop.model.name == "tiny"
 
 
+def test_frames_let_go_while_paused_are_counted_as_such(tiny_edge: Path) -> None:
+    class Mine(BaseSource):
+        live = True
+
+        def frames(self) -> Iterator[edge.Frame]:
+            loop.controls.pause(True, "me")
+            for number in range(4):
+                yield frame(plain(100), number, source="mine")
+
+    loop = edge.run(Mine("mine"), tiny_edge)
+    assert list(loop) == []
+    assert loop.summary.paced == loop.summary.sources[0].paced == loop.status().sources[0].paced == 4
+
+
+@pytest.mark.parametrize(("options", "enabled"), [({}, None), ({"motion_gate": True}, True), ({"web": 0}, False)])
+def test_a_motion_gate_that_only_waits_to_be_switched_on_is_off(options: dict[str, Any], enabled: bool | None) -> None:
+    gate = _gate(options_of({"source": ["demo"], **options}))
+    assert (None if gate is None else gate.enabled) is enabled
+
+
 def test_without_notices_there_are_only_events(tiny_edge: Path) -> None:
     with edge.run([picture()] * 3, tiny_edge) as loop:
         loop.controls.pause(True, "me")
@@ -183,6 +317,12 @@ def test_errors_come_at_once(tmp_path: Path, tiny_edge: Path) -> None:
         edge.run("demo", tmp_path / "garden.edge")
     with pytest.raises(edge.UsageError, match=r"edge\.run: target_fps: 'fast': expected a number"):
         edge.run("demo", tiny_edge, target_fps="fast")  # type: ignore[call-overload]
+    for wrong in ([1], object()):
+        with pytest.raises(edge.UsageError, match=r"edge\.run: target_fps: .*: expected a number"):
+            edge.run("demo", tiny_edge, target_fps=wrong)  # type: ignore[call-overload]
+    for size in ((640,), ("a", 2), (-1, 2)):
+        with pytest.raises(edge.UsageError, match=r"edge\.run: size: .*: expected WIDTHxHEIGHT"):
+            edge.run("demo", tiny_edge, size=size)  # type: ignore[call-overload]
     with pytest.raises(edge.UsageError, match="--threshold does nothing without --offload"):
         edge.run("demo", tiny_edge, threshold=0.5)
     with pytest.raises(edge.UsageError, match="a source cannot be a float"):
@@ -247,8 +387,10 @@ def test_a_single_picture(tiny_edge: Path) -> None:
         assert isinstance(looped, edge.Classes)
         assert result.labels == looped.labels
         np.testing.assert_array_equal(result.scores, looped.scores)
-        with pytest.raises(edge.InputError, match=r"float64 \[2, 2, 3\]"):
+        with pytest.raises(edge.InputError, match=r"the picture is float64 \[2, 2, 3\]; give BGR uint8"):
             find(np.zeros((2, 2, 3)))  # type: ignore[arg-type]
+        with pytest.raises(edge.InputError, match="the picture is a str; give BGR uint8"):
+            find("photo.jpg")  # type: ignore[arg-type]
 
 
 def test_a_variant_that_is_not_there(tiny_edge: Path) -> None:

@@ -114,3 +114,10 @@ def test_an_interrupt_of_the_installed_script(tiny_edge: Path, after_s: float) -
         pytest.skip("Python itself had not started yet")
     assert "Traceback" not in err
     assert process.returncode == 0 or (process.returncode, err.strip()) == (130, "edge-run: interrupted")
+
+
+def test_an_interrupt_while_edge_run_imports_its_parts(busy: Path) -> None:
+    code = "import builtins\nfrom edge.commands import run\nplain = builtins.__import__\n"
+    code += "def slowly(name, *more):\n    return plain('busy' if name == 'edge.commands.run_loop' else name, *more)\n"
+    code += "builtins.__import__ = slowly\nrun.main(['--source', 'demo'])\n"
+    assert interrupted(code, busy) == (130, "edge-run: interrupted\n")

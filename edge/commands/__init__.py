@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
+import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -14,7 +18,7 @@ import click
 
 from edge import __version__
 from edge.commands.completion import complete_values, completion_option
-from edge.commands.logs import Level, Speaker, adopt, at_level, log_options, restored, says, style, wants_json
+from edge.commands.logs import Level, Speaker, adopt, at_level, log_options, restored, says, style
 from edge.errors import EdgeError
 from edge.packaged import DEFAULT_BUNDLE
 
@@ -65,9 +69,13 @@ class OneLineCommand(click.Command):
     def main(self, *args: Any, **kwargs: Any) -> NoReturn:
         """Run and leave the process with the exit code."""
         with restored():
-            if wants_json(list(args[0] if args and args[0] is not None else kwargs.get("args") or sys.argv[1:])):
+            if self.wants_json(list(args[0] if args and args[0] is not None else kwargs.get("args") or sys.argv[1:])):
                 adopt(replace(style(), as_json=True))
             self._main(*args, **kwargs)
+
+    def wants_json(self, words: Sequence[str]) -> bool:
+        """Whether JSON is asked for: known before the words are parsed, so that what is wrong with them is JSON, too."""
+        return "--log-json" in takewhile(lambda word: word != "--", words)
 
     def _main(self, *args: Any, **kwargs: Any) -> NoReturn:
         name = self.name or "edge-run"
@@ -119,6 +127,25 @@ def fail(name: str, line: str, code: int) -> NoReturn:
     """Say one line on standard error and exit."""
     speaker(name)(line, level="error")
     sys.exit(code)
+
+
+@contextmanager
+def interruptible_import(name: str) -> Iterator[None]:
+    """While a command imports its parts, Ctrl-C ends it at once: numpy and others turn its exception into another."""
+
+    def leave(number: int, frame: object) -> None:
+        speaker(name)("interrupted", level="error")
+        os._exit(130)
+
+    before = signal.getsignal(signal.SIGINT)
+    if before is not signal.default_int_handler or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    signal.signal(signal.SIGINT, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def speaker(name: str, level: Level = "info") -> Speaker:

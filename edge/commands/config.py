@@ -36,7 +36,7 @@ Settings = dict[str, Setting]
 def options_by_key(command: click.Command) -> dict[str, click.Option]:
     """Every option that edge.toml can hold, by its key, in the order of --help."""
     found = {}
-    for option in command.get_params(click.Context(command)):
+    for option in command.params:  # without --help, which click would keep as this call makes it
         key = max(option.opts, key=len).lstrip("-")
         if isinstance(option, click.Option) and key not in NOT_KEYS:
             found[key] = option
@@ -56,8 +56,8 @@ class Problems(Exception):  # noqa: N818 - several, each a line
         super().__init__("; ".join(self.lines))
 
 
-def read_file(path: str, options: Options) -> Settings:
-    """The settings in a TOML file. Raises Problems."""
+def read_file(path: str, options: Options, asked_by: str = "--config") -> Settings:
+    """The settings in a TOML file, which `asked_by` names. Raises Problems."""
     from edge.commands.config_lines import statements
 
     if sys.version_info >= (3, 11):
@@ -65,7 +65,7 @@ def read_file(path: str, options: Options) -> Settings:
     else:
         import tomli as tomllib
 
-    text = _text_of(path)
+    text = _text_of(path, asked_by)
     found = list(statements(text))
     try:
         values = tomllib.loads(text)
@@ -129,14 +129,14 @@ class _ValueError(ValueError):
     """What is wrong with one value."""
 
 
-def _text_of(path: str) -> str:
+def _text_of(path: str, asked_by: str) -> str:
     try:
         with open(path, "rb") as file:
             data = file.read(LARGEST_FILE + 1)
     except (OSError, ValueError) as error:  # ValueError: a path that is none
-        raise Problems([f"--config {path}: {getattr(error, 'strerror', None) or error}"]) from None
+        raise Problems([f"{asked_by} {path}: {getattr(error, 'strerror', None) or error}; give a TOML file"]) from None
     if len(data) > LARGEST_FILE:
-        raise Problems([f"--config {path}: more than {LARGEST_FILE >> 10} KiB: that is no configuration"])
+        raise Problems([f"{asked_by} {path}: more than {LARGEST_FILE >> 10} KiB: that is no configuration"])
     try:
         return data.decode("utf-8-sig").replace("\r\n", "\n")
     except UnicodeDecodeError as error:
@@ -146,7 +146,7 @@ def _text_of(path: str) -> str:
 
 def _where(said: str, text: str) -> tuple[int, str]:
     """The line that a message of the parser is about, and the message without it."""
-    last = len(text.rstrip("\n").splitlines()) or 1
+    last = text.rstrip("\n").count("\n") + 1
     found = re.fullmatch(r"(.*?) \(at (?:line (\d+), column (\d+)|end of document)\)", said, re.DOTALL)
     if found is None:
         return last, said

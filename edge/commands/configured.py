@@ -6,6 +6,8 @@ What stands there becomes click's defaults: the command line is stronger, and an
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import click
@@ -22,6 +24,13 @@ SETTINGS, PRINTING = "edge.config.settings", "edge.config.printing"
 class ConfiguredCommand(OneLineCommand):
     """A command whose options can also stand in a file and in the environment."""
 
+    def wants_json(self, words: Sequence[str]) -> bool:
+        """Whether the command line or the environment asks for JSON; a file is not read yet."""
+        with suppress(click.BadParameter):  # it is told when all are checked
+            if click.BOOL.convert(os.environ.get(variable("log-json")) or False, None, None):
+                return True
+        return super().wants_json(words)
+
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Parse the command line over what the file and the environment say."""
         if ctx.resilient_parsing:  # a shell asks what could follow
@@ -32,9 +41,10 @@ class ConfiguredCommand(OneLineCommand):
         keys = {option.name: key for key, option in options.items()}
         if any(option.name not in {*keys, "config", "print_config"} for option in order):  # --help and its like
             return super().parse_args(ctx, args)
+        asked_by = "--config" if "config" in given else variable("config")
         path = given.get("config", os.environ.get(variable("config")) or None)
         try:
-            settings = {} if path is None else read_file(path, options)
+            settings = {} if path is None else read_file(path, options, asked_by)
             environment, hints = read_environment(os.environ, options)
         except Problems as problems:
             *others, last = problems.lines[:MOST_PROBLEMS]

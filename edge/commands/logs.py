@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
-from itertools import takewhile
 from typing import Any, Literal, TypeAlias
 
 import click
@@ -137,11 +136,6 @@ class Speaker:
 def at_level(say: Say, level: Level) -> Say:
     """`say` at a level, where it is one of ours; whatever else hears lines knows no levels."""
     return say.at(level) if isinstance(say, Speaker) else say
-
-
-def wants_json(words: Sequence[str]) -> bool:
-    """Whether a command line asks for JSON: known before it is parsed, so that what is wrong with it is JSON, too."""
-    return "--log-json" in takewhile(lambda word: word != "--", words)
 
 
 def log_options() -> list[click.Option]:

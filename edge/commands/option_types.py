@@ -1,16 +1,21 @@
-"""What the values of edge-run's options are, beyond what click knows."""
+"""What the values of edge-run's options are, beyond what click knows.
+
+What they become is imported when there is one: it brings OpenCV and NumPy, which --help does without.
+"""
 
 from __future__ import annotations
 
 import math
 import re
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from edge.governor import Quiet
-from edge.policies import Allowance
 from edge.sizes import parse_size
+
+if TYPE_CHECKING:
+    from edge.governor import Quiet
+    from edge.policies import Allowance
 
 
 class Number(click.FloatRange):
@@ -30,7 +35,7 @@ class Number(click.FloatRange):
         """A number in the range, which neither nan nor infinity is."""
         try:
             finite = math.isfinite(float(value))
-        except ValueError:
+        except (TypeError, ValueError):  # TypeError: what edge.run was given
             finite = False
         if not finite:
             self.fail(f"{value!r}: expected {self._expected}", param, ctx)
@@ -51,6 +56,8 @@ class Hours(click.ParamType[Any]):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Quiet:
         """From when to when."""
+        from edge.governor import Quiet
+
         quiet = value if isinstance(value, Quiet) else Quiet.parse(str(value))
         if quiet is None:
             self.fail(f"{value!r}: expected HH:MM-HH:MM, as 22:00-06:30", param, ctx)
@@ -64,7 +71,7 @@ class Size(click.ParamType[Any]):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
         """Two numbers of pixels."""
-        if isinstance(value, tuple):
+        if isinstance(value, tuple) and len(value) == 2 and all(isinstance(pixels, int) and pixels >= 0 for pixels in value):
             return value
         size_wh = parse_size(str(value))
         if size_wh is None:
@@ -77,6 +84,8 @@ class Budget(click.ParamType[Any]):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Allowance:
         """A share of frames, or an amount of frames, money or bytes an hour."""
+        from edge.policies import Allowance
+
         if isinstance(value, Allowance):
             return value
         found = re.fullmatch(r"(\d+(?:\.\d+)?)(%|(?:MB)?/h)", str(value))

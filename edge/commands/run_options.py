@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -15,9 +15,11 @@ from edge.commands.configured import CONFIG_OPTIONS, given_as
 from edge.commands.option_types import Budget, Celsius, Hours, Number, Pixels, Size
 from edge.commands.publish_options import MQTT_OPTIONS, WEB_OPTIONS
 from edge.errors import UsageError
-from edge.governor import Quiet
-from edge.policies import POLICIES, Allowance
-from edge.tasks.classify import Look
+
+if TYPE_CHECKING:  # they bring OpenCV and NumPy, which --help does without
+    from edge.governor import Quiet
+    from edge.policies import Allowance
+    from edge.tasks.classify import Look
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,7 +204,7 @@ OPTIONS = (
     click.option("--offload", metavar="URL", help="Ask this Open Inference Protocol v2 endpoint about uncertain frames."),
     click.option(
         "--policy",
-        type=click.Choice(POLICIES),
+        type=click.Choice(["threshold", "budget", "guarantee"]),
         default="threshold",
         show_default=True,
         help="Which frames (with --track: objects, each once) are uncertain: those below --threshold; the least certain "

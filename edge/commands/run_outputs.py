@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 
 from edge.commands.logs import at_level, says, style
@@ -17,6 +19,7 @@ from edge.sinks.queued import DEPTH, QueuedSink
 STDOUT = ("-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1")
 PICTURES_WAITING = 4
 """For sinks that look at pictures: each that waits holds a camera's buffer."""
+SAID_AFTER_S = 2.0
 
 
 def check_targets(options: RunOptions) -> None:
@@ -105,6 +108,20 @@ def open_sinks(
             say=say,
         )
         yield QueuedSink(web, "web", warn, depth=1, waits=False, lossy=True)
+
+
+def close_sinks(sinks: Sequence[Sink], say_waiting: Callable[[], None]) -> None:
+    """Close them side by side: each may take its time to deliver what waits, and then `say_waiting` is called."""
+    closing = [threading.Thread(target=sink.close, name="closing", daemon=True) for sink in sinks]
+    for thread in closing:
+        thread.start()
+    until_s = time.monotonic() + SAID_AFTER_S
+    for thread in closing:
+        thread.join(max(0.0, until_s - time.monotonic()))
+    if any(thread.is_alive() for thread in closing):
+        say_waiting()
+    for thread in closing:
+        thread.join()
 
 
 def _status(sources: Sequence[Source], *, to_stdout: bool) -> Sink | None:

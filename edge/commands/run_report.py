@@ -15,6 +15,7 @@ from edge.errors import EdgeError
 from edge.events import utf8
 from edge.governor import RUNGS, Governor
 from edge.model import Model
+from edge.pace import Pace
 from edge.protocols import Sink, Source
 from edge.summary import Governed, RungTime, SourceCounts, Summary, Tally, cpu_seconds, peak_rss_mb
 
@@ -28,11 +29,11 @@ def summarize(
     sources: Sequence[Source],
     offloader: Offloader | None,
     governor: Governor | None,
+    pace: Pace,
     sinks: Sequence[Sink],
     ended: str,
 ) -> Summary:
     """What the run did, from everything that counted along."""
-    paced = [0] * len(sources) if governor is None else governor.pace.paced
     return Summary(
         source=utf8(", ".join(source.name for source in sources)),
         model=model.name,
@@ -40,7 +41,7 @@ def summarize(
         engine=model.engine.name,
         threads=model.engine.threads * model.engine.lanes,
         lanes=model.engine.lanes,
-        sources=[_counts(source, tally, let_go) for source, let_go in zip(sources, paced, strict=True)],
+        sources=[_counts(source, tally, let_go) for source, let_go in zip(sources, pace.paced, strict=True)],
         frames=tally.frames,
         still=tally.still,
         failed=tally.noticed("frame-failed"),
@@ -49,7 +50,7 @@ def summarize(
         fps=round(tally.fps, 2),
         dropped=sum(source.dropped for source in sources),
         skipped=sum(len(source.skipped) for source in sources),
-        paced=sum(paced),
+        paced=sum(pace.paced),
         offloaded=offloader.submitted if offloader else 0,
         revised=tally.revised,
         offload_given_up=offloader.given_up if offloader else 0,
@@ -121,7 +122,8 @@ def report(summary: Summary, path: str | None, say: Callable[[str], None], *, of
 def _say_summary(summary: Summary, say: Callable[[str], None]) -> None:
     latency = summary.latency_ms
     still = f", {summary.still} still" if summary.still else ""
-    paced = f", {summary.paced} let go by the governor" if summary.paced else ""
+    why = "while paused" if summary.governor is None else "by the governor"
+    paced = f", {summary.paced} let go {why}" if summary.paced else ""
     say(
         f"{summary.frames} frame{'s' if summary.frames > 1 else ''} in {summary.seconds:.1f} s"
         f"{f' ({summary.fps:.1f} frames/s)' if summary.fps else ''}, "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field, replace
@@ -46,21 +47,32 @@ Say = Callable[[str], None]
 
 
 @dataclass(slots=True)
+class _Running:
+    """The model that runs now. Apart from the session, to which nothing refers back: so its files are closed when it goes."""
+
+    model: Model
+
+
+@dataclass(slots=True)
 class Session:
-    """A run: its parts, its `events`, and what it did. `model` changes when an engine has to be reopened."""
+    """A run: its parts, its `events`, and what it did."""
 
     options: RunOptions
     sources: list[Source]
-    bundle: Bundle
-    model: Model
     scenes: list[Scene]
     offloader: Offloader | None
     governor: Governor | None
     controls: Controls
     monitor: Monitor
     tally: Tally
+    _running: _Running
     _reopen: Callable[[Model, str], Model]
     sinks: list[Sink] = field(default_factory=list)
+
+    @property
+    def model(self) -> Model:
+        """What runs now: another one when an engine had to be reopened."""
+        return self._running.model
 
     def events(self, tick: Callable[[], None] = lambda: None) -> Generator[Event | Notice, None, None]:
         """What happens, counted in `tally` and told to `monitor` as it is taken."""
@@ -88,9 +100,16 @@ class Session:
         for source in self.sources:
             source.stop()
 
+    def ended(self) -> str:
+        """Why the events came to an end by themselves."""
+        if self.tally.frames + self.tally.noticed("frame-failed") == self.options.max_frames:
+            return "--max-frames reached"
+        return "the source ended" if len(self.sources) == 1 else "the sources ended"
+
     def summary(self, ended: str) -> Summary:
         """What it did; `ended` says why it ended."""
-        return summarize(self.tally, self.model, self.sources, self.offloader, self.governor, self.sinks, ended)
+        pace = self.controls.pace
+        return summarize(self.tally, self.model, self.sources, self.offloader, self.governor, pace, self.sinks, ended)
 
     def introduction(self) -> str:
         """What runs, on what, in one line."""
@@ -98,6 +117,27 @@ class Session:
         threads = engine.threads * engine.lanes
         lanes = f", {engine.lanes} frames at once" if engine.lanes > 1 else ""
         return f"{self.model.name} {self.model.variant.name} on {engine.name}, {threads} thread{'s' * (threads > 1)}{lanes}"
+
+
+class _Forking:
+    """Sessions of one process share the fork server: the last one that is left ends it, for its end is that of all readers."""
+
+    def __init__(self) -> None:
+        self._sessions = 0
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> None:
+        with self._lock:
+            self._sessions += 1
+
+    def __exit__(self, *exception: object) -> None:
+        with self._lock:
+            self._sessions -= 1
+            if self._sessions == 0:
+                FORK_SERVER.close()
+
+
+FORKING = _Forking()
 
 
 @contextmanager
@@ -111,10 +151,10 @@ def open_session(options: RunOptions, say: Say, own: Sequence[Source] = ()) -> I
         raise UsageError("give --camera N or --source URI; 'edge-run --source demo' needs no camera")
     with ExitStack() as stack:
         sources = _sources(options, own)
-        stack.callback(FORK_SERVER.close)
+        stack.enter_context(FORKING)
         check_targets(options)
         live = any(source.live for source in sources)
-        if live:
+        if any(source.live for source in sources if source not in own):
             FORK_SERVER.start()  # it loads while the model does
         bundle = open_bundle(options.model_path)
         if options.offload is not None and bundle.card.task not in ANSWERED_TASKS:
@@ -124,20 +164,19 @@ def open_session(options: RunOptions, say: Say, own: Sequence[Source] = ()) -> I
             )
         board = detect()
         model, reopen = _model(options, bundle, board, live, say)
-        stack.callback(lambda: (session.model if session else model).engine.close())
-        session: Session | None = None
+        running = _Running(model)
+        stack.callback(lambda: running.model.engine.close())
         rules: list[Rule | None] = []
         governor: Governor | None = None
         offloader: Offloader | None = None
 
         def reopened(failed: Model, reason: str) -> Model:
-            assert session is not None
-            session.model = reopen(failed, reason)
-            if session.model.variant.name != failed.variant.name:
+            fresh = running.model = reopen(failed, reason)
+            if fresh.variant.name != failed.variant.name:
                 for rule in rules:
                     if isinstance(rule, Guarantee):
-                        rule.withdraw(f"{session.model.variant.name} runs instead of {failed.variant.name}")
-            return session.model
+                        rule.withdraw(f"{fresh.variant.name} runs instead of {failed.variant.name}")
+            return fresh
 
         def pays_for(size: int) -> bool:
             if governs(options) and (governor is None or not governor.offloads):
@@ -164,14 +203,14 @@ def open_session(options: RunOptions, say: Say, own: Sequence[Source] = ()) -> I
         tally = Tally()
         monitor = Monitor(
             tally,
-            lambda: session.model if session else model,
+            lambda: running.model,
             sources,
             controls,
             board,
             offloader=offloader,
             governor=governor,
         )
-        session = Session(options, sources, bundle, model, scenes, offloader, governor, controls, monitor, tally, reopened)
+        session = Session(options, sources, scenes, offloader, governor, controls, monitor, tally, running, reopened)
         monitor.sinks = session.sinks
         yield session
 

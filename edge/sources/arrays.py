@@ -16,12 +16,13 @@ from edge.types import Frame
 class ArraySource(BaseSource):
     """Frames from BGR pictures uint8 [height, width, 3], taken one after another as the loop wants them.
 
-    Nobody may write into a picture that was given away. Raises CaptureError for anything else than such a picture.
+    Nobody may write into a picture that was given away; where the loop itself does, as for a mask, it is to be `copied`.
+    Raises CaptureError for anything else than such a picture.
     """
 
-    def __init__(self, pictures: Iterable[Any], name: str = "arrays") -> None:
+    def __init__(self, pictures: Iterable[Any], name: str = "arrays", *, copied: bool = False) -> None:
         super().__init__(name)
-        self._pictures = pictures
+        self._pictures, self._copied = pictures, copied
 
     def frames(self) -> Iterator[Frame]:
         """A frame for each picture."""
@@ -29,14 +30,19 @@ class ArraySource(BaseSource):
         for sequence, picture in enumerate(self._pictures):
             if self.stopped:
                 return
-            if not isinstance(picture, np.ndarray) or picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:
-                raise CaptureError(f"{self.name}: picture {sequence} is {_kind(picture)}; give BGR uint8 [height, width, 3]")
-            if picture.size == 0:
-                raise CaptureError(f"{self.name}: picture {sequence} is empty, {list(picture.shape)}")
+            if (fault := picture_fault(picture)) is not None:
+                raise CaptureError(f"{self.name}: picture {sequence} is {fault}")
             now_s = time.monotonic()
-            yield Frame(picture, sequence, now_s, self.name, (now_s - begun_s) * 1e3)
+            yield Frame(picture.copy() if self._copied else picture, sequence, now_s, self.name, (now_s - begun_s) * 1e3)
             begun_s = time.monotonic()
 
 
-def _kind(picture: object) -> str:
-    return f"{picture.dtype} {list(picture.shape)}" if isinstance(picture, np.ndarray) else f"a {type(picture).__name__}"
+def picture_fault(picture: object) -> str | None:
+    """What is wrong with it as a BGR picture uint8 [height, width, 3], and what to give; None for one that is right."""
+    if not isinstance(picture, np.ndarray):
+        kind = f"a {type(picture).__name__}"
+    elif picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3 or picture.size == 0:
+        kind = f"{picture.dtype} {list(picture.shape)}"
+    else:
+        return None
+    return f"{kind}; give BGR uint8 [height, width, 3]"
