@@ -1,4 +1,4 @@
-"""make demo: an endpoint on loopback, the loop on the packaged photographs, offload, the live page, and the endpoint dying half-way."""
+"""make demo: an endpoint on loopback, the loop on the packaged photographs with the live page, the endpoint dying half-way."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ FIELDS: dict[str, dict[str, str]] = {
         "fps": "without the start",
         "dropped": "replaced by newer frames",
         "skipped": "could not be read",
-        "paced": "let go by the governor",
+        "paced": "let go by the governor, or while it was paused",
         "offloaded": "sent to the endpoint",
         "revised": "answered in time",
         "offload_given_up": "waited in a full queue",

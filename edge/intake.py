@@ -162,6 +162,8 @@ class Intake:
                 del frame  # else its memory were held until the next one comes
                 if not source.live:
                     self._wait(number)
+            if len(self._sources) > 1 and not source.stopped:
+                source.notices.append(Notice("source-done", source.name, "has ended, the others go on", time.time()))
         except Exception as error:
             fault = f"{source.name}: a fault in the loop: {type(error).__name__}: {error}"
             failure = error if isinstance(error, EdgeError) else CaptureError(fault)

@@ -47,6 +47,7 @@ STATES: dict[str, SourceState] = {
     "source-stalled": "stalled",
     "source-lost": "lost",
     "source-ended": "ended",
+    "source-done": "ended",
 }
 
 

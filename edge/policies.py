@@ -319,6 +319,3 @@ class PerObject:
         self._answered.update(dict.fromkeys(track for track in tracks if track > 0))
         while len(self._answered) > self.REMEMBERED:
             del self._answered[next(iter(self._answered))]
-
-
-POLICIES = ("threshold", "budget", "guarantee")

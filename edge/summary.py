@@ -108,7 +108,7 @@ class Latencies(msgspec.Struct, frozen=True):
 
 class SourceCounts(msgspec.Struct, frozen=True):
     """One source's share: events, frames replaced by newer ones, pictures that could not be read, times it was lost, and
-    frames that the governor let go.
+    frames that the governor, or a pause, let go.
     """
 
     name: str
@@ -150,8 +150,8 @@ class Summary(msgspec.Struct, frozen=True):
     sent from there, this run's or an earlier one's, `spool_lost` given up or not written, and `spool_waiting` are there in
     the end. `events_lost` events and video frames could not be written. `still` frames carry an earlier result,
     `failed` ones had none because the engine failed, and `engine_reopened` says how often that was mended. `threads` is
-    the engine's share of the board, spread over `lanes` frames at a time. `paced` frames were let go by the `governor`,
-    which is null where there is none. `sources` are told one by one, too. CPU time
+    the engine's share of the board, spread over `lanes` frames at a time. `paced` frames were let go while it was paused, or by
+    the `governor`, which is null where there is none. `sources` are told one by one, too. CPU time
     and peak memory are this process's; `reader_cpu_seconds` are those of the processes that read cameras.
     """
 

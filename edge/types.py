@@ -340,6 +340,7 @@ NoticeKind: TypeAlias = Literal[
     "source-stalled",
     "source-lost",
     "source-ended",
+    "source-done",
     "engine-failed",
     "engine-reopened",
     "variant-changed",

@@ -248,7 +248,19 @@ def test_a_source_that_fails_does_not_end_the_others() -> None:
     assert [(notice.kind, notice.about, notice.text) for notice in broken.notices] == [
         ("source-ended", "broken", "broken: no more")
     ]
-    assert list(well.notices) == []
+    assert [(notice.kind, notice.text) for notice in well.notices] == [("source-done", "has ended, the others go on")]
+
+
+def test_the_end_of_a_source_is_told_where_others_go_on() -> None:
+    alone = Given(numbered(2), "alone")
+    with Intake([alone]) as intake:
+        everything(intake)
+    assert list(alone.notices) == []
+    stopped, other = Given(numbered(5), "stopped"), Given(numbered(5), "other")
+    with Intake([stopped, other]) as intake:
+        stopped.stop()
+        everything(intake)
+    assert list(stopped.notices) == []
 
 
 def test_all_sources_failing_ends_it() -> None:

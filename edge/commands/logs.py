@@ -27,6 +27,7 @@ NOTICE_LEVELS: dict[str, Level] = {
     "source-stalled": "warning",
     "source-lost": "warning",
     "source-ended": "warning",
+    "source-done": "info",
     "engine-failed": "warning",
     "engine-reopened": "warning",
     "variant-changed": "warning",

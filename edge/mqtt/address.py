@@ -71,19 +71,20 @@ def broker_of(options: RunOptions, say: Callable[[str], None]) -> Broker:
 
 
 def _parsed(url: str) -> tuple[str, str, int]:
-    """Scheme, host and port of a URL; one with a password is not repeated in the error."""
+    """Scheme, host and port of a URL; one with a password, however it is spelt, is not repeated in the error."""
+    if "@" in url:
+        raise UsageError(
+            "--mqtt: a URL with a user or a password is not accepted; give --mqtt-user, and the password in "
+            f"--mqtt-password-file or {PASSWORD_VARIABLE}"
+        )
     try:
         parts = urlsplit(url)
-        if parts.username is not None or parts.password is not None:
-            raise UsageError(
-                "--mqtt: a URL with a user or a password is not accepted; give --mqtt-user, and the password in "
-                f"--mqtt-password-file or {PASSWORD_VARIABLE}"
-            )
         host, port = parts.hostname or "", parts.port
+        host.encode("idna")  # what cannot be looked up
     except ValueError:
         raise UsageError(f"--mqtt {url}: {EXPECTED}") from None
     rest = parts.path.strip("/") or parts.query or parts.fragment
-    plain = host.isascii() and host.isprintable() and not set(host) & set(" #?/\\@%")
+    plain = host.isascii() and host.isprintable() and not set(host) & set(" #?/\\%")
     if parts.scheme not in PORTS or not host or not plain or rest or port == 0 or not url.isprintable():
         raise UsageError(f"--mqtt {url}: {EXPECTED}")
     return parts.scheme, host, port or PORTS[parts.scheme]

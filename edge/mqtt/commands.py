@@ -10,7 +10,7 @@ from edge.errors import one_line
 
 LONGEST_BYTES = 64
 SWITCHES = {"on": True, "true": True, "off": False, "false": False}
-NUMBER = re.compile(r"[01](\.[0-9]{1,12})?", re.ASCII)
+NUMBER = re.compile(r"[01](\.[0-9]{1,20})?", re.ASCII)
 KNOWN_REFUSALS = 100
 
 

@@ -16,7 +16,7 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from typing import Protocol, cast
 
@@ -79,10 +79,8 @@ class Connection:
         outbox: Outbox,
         talk: Talk,
         outages: Outages,
-        *,
-        pause: Callable[[int, bool], float] = pause_s,
     ) -> None:
-        self._outbox, self._talk, self._outages, self._pause, self._will = outbox, talk, outages, pause, will
+        self._outbox, self._talk, self._outages, self._will = outbox, talk, outages, will
         self._client = client = new_client(broker, client_id, will)
         client.on_connect, client.on_disconnect = self._on_connect, self._on_disconnect
         client.on_publish, client.on_subscribe, client.on_message = self._on_publish, self._on_subscribe, self._on_message
@@ -112,7 +110,7 @@ class Connection:
         """Publish what waits, for a few seconds at most, say that we leave and disconnect; what is left is lost, and said."""
         self._closing_s = time.monotonic() + CLOSE_S
         self._wake()
-        self._thread.join(CLOSE_S + PARTING_S + 0.5)
+        self._thread.join(PARTING_S if self._stopping else CLOSE_S + PARTING_S + 0.5)  # it may hang in a name's look-up
         under_way = sum(message.counted for message in list(self._under_way.values()))
         self._outbox.lose(under_way)
         self._outages.at_the_end(self._outbox.clear() + under_way)
@@ -140,11 +138,10 @@ class Connection:
             if self._up:
                 self._outages.broken(self._outbox.lost)
             self._up = False
-            self._fresh.clear()  # the next greeting has it anew
             self._outbox.broker_is(there=False)
             if self._closing_s is None:
                 self._outages.trouble(self._trouble or "the connection was lost")
-                self._wait(self._pause(failures, self._slow))
+                self._wait(pause_s(failures, self._slow))
             if self._closing_s is not None and (last or self._stopping or not (self._outbox or self._under_way)):
                 return
 
@@ -165,6 +162,7 @@ class Connection:
                 if self._stopping or now_s > min(connack_s, self._closing_s or connack_s):
                     self._trouble = self._trouble or "no answer to our connect"
                     self._hang_up()
+                    return
                 continue
             if not greeted:  # after what paho sends again by itself, which may be older
                 greeted, tick_s = True, now_s + TICK_S
@@ -205,7 +203,12 @@ class Connection:
             self._waker.send(b"\0")
 
     def _tell(self, messages: Iterable[Message]) -> None:
-        self._fresh.update((message.topic, message) for message in messages)
+        """Of what is not counted only the newest of each topic is worth telling; the rest waits its turn with the events."""
+        for message in messages:
+            if message.counted:
+                self.put(message)
+            else:
+                self._fresh[message.topic] = message
 
     def _pump(self) -> None:
         """Hand over what may be under way now."""
@@ -232,7 +235,6 @@ class Connection:
 
     def _part(self) -> None:
         """Say that we leave, and end the session; what is under way may still be acknowledged meanwhile."""
-        self._fresh.clear()
         self._publish(self._will)
         until_s = time.monotonic() + (0.0 if self._stopping else PARTING_S)
         while self._under_way and time.monotonic() < until_s and (sock := self._socket()):
@@ -247,7 +249,9 @@ class Connection:
         if (sock := self._socket()) is not None:
             with suppress(OSError):
                 sock.shutdown(socket.SHUT_RDWR)
-            self._client.loop_read()  # paho notices, and closes it
+            with suppress(Exception):  # a packet that it failed on, it fails on again
+                self._client.loop_read()  # paho notices, and closes it
+            sock.close()
 
     def _on_connect(
         self, client: mqtt.Client, _: object, flags: mqtt.ConnectFlags, reason: ReasonCode, more: Properties | None

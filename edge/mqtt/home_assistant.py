@@ -37,7 +37,7 @@ class HomeAssistant:
         if self._commands is not None:
             components |= _to_control(status, self._commands)
         for key, component in components.items():
-            component["unique_id"] = f"{self._identity}_{key}"
+            component.update(unique_id=f"{self._identity}_{key}", qos=1)  # neither is inherited from the device
         payload = {
             "device": {
                 "identifiers": [self._identity],
@@ -49,7 +49,6 @@ class HomeAssistant:
             "origin": {"name": "edge-run", "sw_version": __version__},
             "availability": [{"topic": self._topics.availability}],
             "state_topic": self._topics.state,
-            "qos": 1,
             "components": components,
         }
         return Message(self.topic, msgspec.json.encode(payload), 1, retain=True)

@@ -48,7 +48,7 @@ def in_words(error: Exception) -> str:
 class Outages:
     """Says what is wrong: each trouble once an outage, each refusal once a run, and the end of an outage with its loss.
 
-    What is said of one outage is bounded, and so is what is said in a run: a broker could have us say a lot.
+    What is said of one outage is bounded, and so are the refusals of a run: a broker could have us say a lot.
     """
 
     def __init__(self, name: str, prefix: str, say: Callable[[str], None]) -> None:

@@ -151,7 +151,7 @@ class StatusSink:
         elif notice.kind in ("source-lost", "source-stalled") and watched is not None:
             if watched.trouble != "away":  # for how long is counted from the first that was heard of it
                 watched.trouble, watched.trouble_s = "away", now_s
-        elif notice.kind == "source-ended" and watched is not None:
+        elif notice.kind in ("source-ended", "source-done") and watched is not None:
             watched.trouble, watched.trouble_s = "ended", now_s
         elif notice.kind == "endpoint-lost":
             self._cloud.away_s = now_s

@@ -31,25 +31,30 @@ class Received:
 class Manners:
     """How the broker behaves; numbers of the specification."""
 
-    connack: int = 0
+    connack: int | None = 0
     session: bool = False
     properties: bytes = b""
     acknowledges: bool = True
     puback: int = 0
     suback: int = 0
+    deaf: bool = False
     ends_after: int | None = None
     end: int = 0
 
 
 class TinyBroker:
-    """Listens on loopback; `messages`, `connects` and `subscribed` are what came, `wait` waits for something in them."""
+    """Listens on loopback; `messages`, `connects`, `subscribed` (with `options`) and `farewells` are what came.
+
+    `wait` waits for something in them.
+    """
 
     def __init__(self) -> None:
         self.manners = Manners()
         self.messages: list[Received] = []
         self.connects: list[bytes] = []
         self.subscribed: list[str] = []
-        self.disconnected = 0
+        self.options: set[int] = set()
+        self.farewells: list[bytes] = []
         self._changed = threading.Condition()
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
@@ -70,6 +75,8 @@ class TinyBroker:
         if (peer := self._peer) is not None:
             with contextlib.suppress(OSError):
                 peer.shutdown(socket.SHUT_RDWR)
+        with self._changed:
+            self._changed.notify_all()
 
     def wait(self, condition: Any) -> None:
         with self._changed:
@@ -80,8 +87,12 @@ class TinyBroker:
 
     def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> None:
         """Send the client a message, QoS 0."""
+        self.send(_packet(PUBLISH, _string(topic) + b"\0" + payload, int(retain)))
+
+    def send(self, packets: bytes) -> None:
+        """Whatever it is."""
         assert self._peer is not None
-        self._peer.sendall(_packet(PUBLISH, _string(topic) + b"\0" + payload, int(retain)))
+        self._peer.sendall(packets)
 
     def _serve(self) -> None:
         while not self._ending:
@@ -100,8 +111,9 @@ class TinyBroker:
             with self._changed:
                 if kind == CONNECT:
                     self.connects.append(body)
-                    answer = bytes([self.manners.session, self.manners.connack])
-                    peer.sendall(_packet(CONNACK, answer + _sized(self.manners.properties)))
+                    if self.manners.connack is not None:
+                        answer = bytes([self.manners.session, self.manners.connack])
+                        peer.sendall(_packet(CONNACK, answer + _sized(self.manners.properties)))
                 elif kind == PUBLISH:
                     message = _message(body, flags)
                     self.messages.append(message)
@@ -114,14 +126,17 @@ class TinyBroker:
                     if message.qos and self.manners.acknowledges:
                         peer.sendall(_packet(PUBACK, struct.pack(">HBB", message.mid, self.manners.puback, 0)))
                 elif kind == SUBSCRIBE:
-                    topics = list(_topics(body))
+                    topics, options = zip(*_topics(body), strict=True)
                     self.subscribed += topics
+                    self.options |= set(options)
                     peer.sendall(_packet(SUBACK, body[:2] + b"\0" + bytes([self.manners.suback]) * len(topics)))
                 elif kind == PINGREQ:
                     peer.sendall(_packet(PINGREQ + 1, b""))
                 elif kind == DISCONNECT:
-                    self.disconnected += 1
+                    self.farewells.append(body)
                 self._changed.notify_all()
+                if self.manners.deaf:  # the connection stands, and nobody is there
+                    self._changed.wait_for(lambda: not self.manners.deaf or self._ending, 20)
 
 
 def _packet(kind: int, body: bytes, flags: int = 0) -> bytes:
@@ -175,5 +190,5 @@ def _topics(body: bytes) -> Any:
     at = 3 + body[2]
     while at < len(body):
         size = struct.unpack_from(">H", body, at)[0]
-        yield body[at + 2 : at + 2 + size].decode()
+        yield body[at + 2 : at + 2 + size].decode(), body[at + 2 + size]
         at += 3 + size

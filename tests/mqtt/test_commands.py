@@ -29,6 +29,7 @@ def test_a_switch(controls: Controls, payload: bytes, paused: bool) -> None:
     [
         ("set/threshold", b"0.6", "threshold", 0.6),
         ("set/threshold", b"1", "threshold", 1.0),
+        ("set/threshold", b"0.30000000000000004", "threshold", 0.1 + 0.2),
         ("set/score_threshold", b"0", "score_threshold", 0.0),
         ("set/gate", b"OFF", "gate", False),
     ],

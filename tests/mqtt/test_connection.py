@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from itertools import groupby
+from typing import Any
 
 import pytest
 
@@ -82,7 +83,8 @@ def test_all_that_is_retained_is_published_and_the_end_is_said(broker: TinyBroke
     sink = opened()
     broker.wait(lambda broker: broker.of("a/state"))
     sink.close()
-    broker.wait(lambda broker: broker.disconnected)
+    broker.wait(lambda broker: broker.farewells)
+    assert broker.farewells == [b"\0\x05\x11\0\0\0\0"]  # a normal end, and the session's
     assert [(message.topic, message.payload) for message in broker.of("a/availability")] == [
         ("a/availability", b"online"),
         ("a/availability", b"offline"),
@@ -109,6 +111,7 @@ def test_we_say_who_we_are_and_what_we_accept(broker: TinyBroker, opened: Open, 
     assert b"\x21\0\x14" in connect
     assert b"\x11\0\0\x01\x2c" in connect  # a session of five minutes
     assert b"a/availability\0\x07offline" in connect
+    assert b"\x18\0\0\0\x05" in connect  # a will that waits for five seconds
 
 
 def test_messages_say_what_they_are(broker: TinyBroker, opened: Open) -> None:
@@ -183,6 +186,18 @@ def test_it_is_sent_as_new_where_the_session_is_gone(broker: TinyBroker, opened:
     assert sink.lost == 0
 
 
+def test_it_is_sent_as_new_where_the_broker_has_come_to_take_less(broker: TinyBroker, opened: Open) -> None:
+    broker.manners.acknowledges = False
+    sink = opened()
+    for number in range(3):
+        sink.emit(seen(number))
+    broker.wait(lambda broker: len(broker.of("a/events")) == 3)
+    broker.manners.session, broker.manners.properties = True, MAXIMUM_QOS + b"\0"
+    broker.break_off()
+    broker.wait(lambda broker: len(broker.of("a/events")) == 6)
+    assert {(message.qos, message.again) for message in broker.of("a/events")[3:]} == {(0, False)}
+
+
 @pytest.mark.parametrize("session", [False, True])
 def test_no_more_is_under_way_than_the_broker_takes(broker: TinyBroker, opened: Open, session: bool) -> None:
     broker.manners.acknowledges = False
@@ -253,10 +268,20 @@ def test_a_refusal_is_said_in_words_once(broker: TinyBroker, opened: Open, said:
     assert words in said[0]
 
 
-def test_a_broker_that_throws_us_out_is_understood(broker: TinyBroker, opened: Open, said: list[str]) -> None:
+def test_a_broker_that_throws_us_out_is_understood_and_seen_less_and_less(
+    broker: TinyBroker, opened: Open, said: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pauses: list[tuple[int, bool]] = []
+
+    def noted_s(failures: int, slow: bool) -> float:
+        pauses.append((failures, slow))
+        return 0.01
+
+    monkeypatch.setattr("edge.mqtt.connection.pause_s", noted_s)
     broker.manners.ends_after, broker.manners.end = 1, 0x8E
     opened()
-    broker.wait(lambda broker: len(broker.connects) > 1)
+    broker.wait(lambda broker: len(broker.connects) > 3)
+    assert pauses[:3] == [(1, True), (2, True), (3, True)]
     wait(lambda: any("session taken over; another client has our name" in line for line in said))
 
 
@@ -274,6 +299,125 @@ def test_a_broker_that_is_not_there_is_said_once_and_waited_for(opened: Open, sa
     assert said[0] == f"mqtt: mqtt://127.0.0.1:{unused_port}: connection refused; the loop goes on, and this is tried again"
     assert said[-1].endswith("1 events could not be delivered before the end and are lost")
     assert sink.lost == 1
+
+
+def test_a_broker_that_is_there_no_more_though_its_connection_stands_is_left(
+    broker: TinyBroker, opened: Open, said: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("paho.mqtt.client.time_func", lambda: 100 * time.monotonic())  # the keep-alive is over sooner
+    sink = opened()
+    broker.wait(lambda broker: broker.of("a/state"))
+    broker.manners.deaf = True
+    for number in range(50):
+        sink.emit(seen(number))
+    wait(lambda: len(said) > 1)
+    assert "the connection was lost" in said[1]
+    broker.manners.deaf = False
+    broker.break_off()
+    broker.wait(lambda broker: set(sequences(broker)) == set(range(50)))
+    sink.close()
+    assert sink.lost == 0
+
+
+def test_a_broker_that_never_lets_us_in_is_tried_again(
+    broker: TinyBroker, opened: Open, said: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edge.mqtt.connection.CONNACK_S", 0.05)
+    broker.manners.connack = None
+    opened()
+    broker.wait(lambda broker: len(broker.connects) > 2)
+    assert "no answer to our connect" in said[0]
+    assert len(said) == 1
+
+
+def test_a_broker_that_does_not_read_fills_no_memory(broker: TinyBroker, opened: Open) -> None:
+    sink = opened("--mqtt-on", "all", "--mqtt-qos", "0")
+    broker.wait(lambda broker: broker.of("a/state"))
+    broker.manners.deaf = True
+    large = event(scores=(0.1,) * 1000)
+    for _ in range(600):  # more than what the kernel takes
+        sink.emit(large)
+    time.sleep(0.5)  # to hand over more than what may be
+    sink.stop()
+    sink.close()
+    assert 0 < sink.lost < 600
+    broker.manners.deaf = False
+    broker.break_off()
+
+
+def test_without_a_queue_nothing_is_kept_for_a_broker_that_is_away(broker: TinyBroker, opened: Open) -> None:
+    sink = opened("--mqtt-queue", 0)
+    broker.wait(lambda broker: broker.of("a/state"))
+    sink.emit(seen(0))
+    broker.wait(lambda broker: sequences(broker) == [0])
+    broker.manners.connack = 0x88
+    broker.break_off()
+    broker.wait(lambda broker: len(broker.connects) > 2)
+    sink.emit(seen(1))
+    assert sink.lost == 1
+
+
+def test_what_was_lost_before_an_outage_is_not_the_outage_s(broker: TinyBroker, opened: Open, said: list[str]) -> None:
+    broker.manners.puback = 0x87
+    opened("--mqtt-qos", "0", "--mqtt-qos", "events=1").emit(seen(1))
+    wait(lambda: any("a/events is refused" in line for line in said))
+    for lines in (4, 6):  # each outage is said, and its end
+        broker.break_off()
+        wait(lambda lines=lines: len(said) == lines)  # type: ignore[misc]
+    assert [line.rpartition(": ")[2] for line in said[2:]] == 2 * [
+        "the connection was lost; the loop goes on, and this is tried again",
+        "connected again",
+    ]
+
+
+@pytest.mark.parametrize(
+    "packet",
+    [b"\x30\x05\x00\x01\xff\x00x", b"\x30\x02\xff\xff", b"\x40\x01\x00", b"\xff" * 6],
+    ids=["a topic that is not UTF-8", "a topic that is cut off", "an acknowledgement of nothing", "no packet"],
+)
+def test_nonsense_ends_the_connection_and_not_the_thread(broker: TinyBroker, opened: Open, packet: bytes) -> None:
+    sink = opened()
+    broker.wait(lambda broker: broker.of("a/state"))
+    broker.send(packet)
+    broker.wait(lambda broker: len(broker.connects) == 2)
+    sink.emit(seen(1))
+    broker.wait(lambda broker: sequences(broker) == [1])
+
+
+def test_a_failure_of_ours_ends_the_connection_and_not_the_thread(broker: TinyBroker, opened: Open, said: list[str]) -> None:
+    board = Board()
+    opened("--mqtt-commands", "set", board=board)
+    broker.wait(lambda broker: len(broker.subscribed) == 4 and broker.of("a/state"))
+    board.controls.pause = None  # type: ignore[assignment, method-assign]
+    broker.publish("set/pause", b"ON")
+    broker.wait(lambda broker: len(broker.connects) == 2)
+    assert "TypeError" in said[1]
+
+
+def test_the_end_does_not_wait_for_a_connection_that_hangs(
+    broker: TinyBroker, opened: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    over, connects, connect = threading.Event(), threading.Event(), socket.create_connection
+
+    def hanging(*address: Any, **more: Any) -> socket.socket:
+        connects.set()
+        over.wait(20)
+        return connect(*address, **more)
+
+    monkeypatch.setattr("edge.mqtt.connection.PARTING_S", 0.05)
+    monkeypatch.setattr("edge.mqtt.connection.CLOSE_S", 60)
+    monkeypatch.setattr(socket, "create_connection", hanging)
+    sink = opened()
+    assert connects.wait(20)
+    sink.emit(seen(1))
+    sink.stop()
+    sink.close()
+    assert sink.lost == 1
+    (thread,) = (thread for thread in threading.enumerate() if thread.name == "mqtt")  # hanging still
+    over.set()
+    thread.join(20)
+    assert not thread.is_alive()
+    assert not broker.of("a/events")
 
 
 def test_what_waits_is_delivered_before_the_end(broker: TinyBroker, opened: Open) -> None:
@@ -302,6 +446,7 @@ def test_commands_are_obeyed_from_their_topic_only(broker: TinyBroker, opened: O
     board = Board()
     opened("--mqtt-commands", "set", "--home-assistant", board=board)
     broker.wait(lambda broker: len(broker.subscribed) == 5 and broker.of("a/state"))
+    assert broker.options == {0b00_10_1_1_01}  # nothing retained before, retained as published, not our own, QoS 1
     broker.publish("a/pause", b"ON")
     broker.publish("other/pause", b"ON")
     broker.publish("set/pause", b"ON", retain=True)
@@ -310,6 +455,22 @@ def test_commands_are_obeyed_from_their_topic_only(broker: TinyBroker, opened: O
     broker.publish("set/pause", b"ON")
     broker.wait(lambda broker: json.loads(broker.of("a/state")[-1].payload)["controls"]["paused"])
     assert board.controls.paused
+
+
+def test_every_refusal_of_a_command_is_published_though_the_connection_breaks(
+    broker: TinyBroker, opened: Open, said: list[str]
+) -> None:
+    broker.manners.acknowledges = False
+    sink = opened("--mqtt-commands", "set")
+    for number in range(20):
+        sink.emit(seen(number))
+    broker.wait(lambda broker: len(broker.messages) >= 20)  # no more may be under way
+    for topic in ("set/pause", "set/gate", "set/threshold"):
+        broker.publish(topic, b"maybe")
+    wait(lambda: sum("expected" in line for line in said) == 3)
+    broker.manners.acknowledges = True
+    broker.break_off()
+    broker.wait(lambda broker: len(broker.of("a/notices")) == 3)
 
 
 def test_nothing_is_subscribed_to_without_commands(broker: TinyBroker, opened: Open) -> None:

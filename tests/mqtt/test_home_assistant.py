@@ -17,7 +17,7 @@ from edge.mqtt.reports import encode_status
 from edge.mqtt.topics import topics_of
 from tests.mqtt.board import BOARD, Board
 
-ENTITY = {"platform", "name", "unique_id", "icon", "device_class", "entity_category", "value_template", "state_topic"}
+ENTITY = {"platform", "name", "unique_id", "icon", "device_class", "entity_category", "value_template", "state_topic", "qos"}
 ALLOWED = {
     "sensor": ENTITY | {"unit_of_measurement", "state_class", "suggested_display_precision", "json_attributes_topic"},
     "binary_sensor": ENTITY,
@@ -55,7 +55,7 @@ def test_the_payload_is_as_documented(commands: str | None, sources: int, offloa
     prefix, kind, object_id, config = topic.split("/")
     assert (prefix, kind, config) == ("homeassistant", "device", "config")
     assert OBJECT_ID.fullmatch(object_id)
-    assert set(payload) == {"device", "origin", "availability", "state_topic", "qos", "components"}
+    assert set(payload) == {"device", "origin", "availability", "state_topic", "components"}
     assert payload["device"]["identifiers"] == ["edge-0123456789abcdef"]
     assert payload["device"]["name"] == "porch"
     assert payload["origin"]["name"] == "edge-run"
@@ -64,6 +64,7 @@ def test_the_payload_is_as_documented(commands: str | None, sources: int, offloa
         platform = component["platform"]
         assert set(component) <= ALLOWED[platform], key
         assert component["unique_id"] == f"edge-0123456789abcdef_{key}"
+        assert component["qos"] == 1  # commands are published with it, so that one is kept for a board that is away
         assert OBJECT_ID.fullmatch(key)
         assert component["name"]
         assert component["value_template"].startswith("{{ ")

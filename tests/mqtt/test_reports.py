@@ -65,6 +65,7 @@ def test_the_greeting_has_all_that_is_retained(reports: Reports) -> None:
     ]
     assert all(message.retain and not message.counted for message in messages)
     assert [message.qos for message in messages] == [1, 1, 1, 1, 0]
+    assert topics(reports.greeting()) == topics(messages)  # all of it again
 
 
 def test_it_listens_to_commands_and_to_home_assistant_only(reports: Reports, board: Board, said: list[str]) -> None:
