@@ -34,13 +34,10 @@ from edge.status import (
     StageTimes,
     Status,
 )
+from edge.web.security import POLICY
 
 STATIC = Path(__file__).parent.parent / "edge" / "web" / "static"
 TYPES = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml", ".html": "text/html; charset=utf-8"}
-POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; form-action 'self'; "
-    "base-uri 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'"
-)
 LOOK_S = 0.02
 BODY_AT_MOST = 4096
 

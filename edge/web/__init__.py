@@ -41,7 +41,10 @@ def open_web(
     except ImportError as error:
         if (error.name or "").partition(".")[0] not in PACKAGES:
             raise
-        raise UsageError("--web: starlette and uvicorn are not installed; pip install 'edge-run[web]'") from None
+        if error.name in PACKAGES:
+            raise UsageError("--web: starlette and uvicorn are not installed; pip install 'edge-run[web]'") from None
+        # the server is built on parts of uvicorn that it may move
+        raise UsageError(f"--web: needs another starlette or uvicorn ({error}); pip install -U 'edge-run[web]'") from None
     listener = listen(place)
     try:
         on_loopback = check_exposure(place, listener, token)

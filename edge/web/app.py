@@ -19,7 +19,7 @@ from edge.monitor import Monitor
 from edge.status import ControlsStatus, Status
 from edge.web.auth import Access
 from edge.web.door import Door
-from edge.web.messages import Streamed, body_of, line, whole
+from edge.web.messages import Streamed, body_of, line, unless_left, whole
 from edge.web.moments import Moment, Moments
 from edge.web.preview import Preview
 from edge.web.security import HEADERS
@@ -95,7 +95,8 @@ class App:
         """One request."""
         if scope["type"] != "http":
             return
-        reading = scope["method"] in ("GET", "HEAD")
+        names = {name for name, _ in scope["headers"]}
+        bodiless = scope["method"] in ("GET", "HEAD") and not names & {b"content-length", b"transfer-encoding"}
         begun = False
 
         async def guarded(message: Message) -> None:
@@ -104,7 +105,7 @@ class App:
                 begun = True
                 given = {name for name, _ in message["headers"]}
                 more = [(k.encode(), v.encode()) for k, v in HEADERS.items() if k.encode() not in given]
-                if not reading and message["status"] >= 400:
+                if not bodiless and message["status"] >= 400:
                     more.append((b"connection", b"close"))  # whatever else is sent is not waited for
                 message = {**message, "headers": [*message["headers"], *more]}
             await send(message)
@@ -119,7 +120,7 @@ class App:
         except Exception as error:
             if type(error) not in self._said:
                 self._said.add(type(error))
-                self._say(f"web: {scope['path'][:80]}: {one_line(f'{type(error).__name__}: {error}')}")
+                self._say(one_line(f"web: {scope['path'][:80]}: {type(error).__name__}: {error}"))
             if not begun:
                 await line(500, "the page failed; the loop goes on")(scope, receive, guarded)
 
@@ -154,7 +155,7 @@ class App:
         self._expect_place(False)
         self._waiting += 1
         try:
-            picture = None if self._ended else await self._preview.next(source, after, PATIENCE_S)
+            picture = None if self._ended else await unless_left(request, self._preview.next(source, after, PATIENCE_S))
         finally:
             self._waiting -= 1
         if picture is None:

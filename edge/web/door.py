@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 from edge.web.auth import MAX_AGE_S, Access, token_of
-from edge.web.messages import body_of, line
+from edge.web.messages import HEAD_BYTES, body_of, line
 from edge.web.security import refusal
 from edge.web.static_files import static_file
 
@@ -35,6 +35,8 @@ class Door:
     async def refused(self, request: Request) -> Response | None:
         """What a request is answered that may not be; None: it may."""
         path, headers = request.scope["path"], request.headers
+        if sum(len(name) + len(value) for name, value in request.scope["headers"]) > HEAD_BYTES:
+            return line(431, f"expected headers of at most {HEAD_BYTES} bytes")  # the parser looks only at those that go on
         refused = refusal(request.method, path, headers, self._access.local_host)
         if refused is not None:
             return line(refused.status, refused.line)
@@ -68,7 +70,10 @@ class Door:
             return static_file(INDEX, request)
         token = token_of(request.headers.get("authorization", "").encode("latin-1", "replace"))
         if token is None:
-            return _login_page(line(401, "", {"www-authenticate": "Bearer"}))
+            # after a link elsewhere, a browser does not send a strict cookie: let it ask once more, as our own page
+            followed = request.headers.get("sec-fetch-site", "none") not in ("same-origin", "none")
+            again = {"refresh": "0; url=/"} if followed else {}
+            return _login_page(line(401, "", {"www-authenticate": "Bearer", **again}))
         refused = await self._tried(token)
         return static_file(INDEX, request) if refused is None else _login_page(refused)
 
@@ -108,7 +113,7 @@ def _login_page(refused: Response) -> Response:
     if response.status_code != 200:
         return refused
     response.status_code = refused.status_code
-    for name in ("retry-after", "www-authenticate"):
+    for name in ("retry-after", "www-authenticate", "refresh"):
         if name in refused.headers:
             response.headers[name] = refused.headers[name]
     response.headers["cache-control"] = "no-store"

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
 from contextlib import aclosing
+from typing import Any, TypeVar
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
+HEAD_BYTES = 16 << 10
 BODY_BYTES = 4096
 BODY_S = 5.0
+T = TypeVar("T")
 
 
 def line(status: int, text: str, headers: Mapping[str, str] | None = None) -> Response:
@@ -45,6 +48,22 @@ def whole(text: str) -> int:
     return int(text)
 
 
+async def unless_left(request: Request, work: Coroutine[Any, Any, T]) -> T | None:
+    """The result of `work`, which is cancelled when the viewer goes; then None."""
+    done, left = asyncio.ensure_future(work), asyncio.ensure_future(_left(request))
+    try:
+        await asyncio.wait({done, left}, return_when=asyncio.FIRST_COMPLETED)
+        return done.result() if done.done() else None
+    finally:
+        done.cancel()
+        left.cancel()
+
+
+async def _left(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
 class Streamed(StreamingResponse):
     """An answer that does not end by itself; `left` is called when it has, also when the viewer goes while it is sent to."""
 
@@ -54,8 +73,10 @@ class Streamed(StreamingResponse):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send until there is no more, or nobody."""
+        # by 2.4, uvicorn 0.30 and 0.31 claim that sending to nobody fails, but it does not: listen for the viewer's leaving
+        asgi = {**scope["asgi"], "spec_version": "2.3"}
         try:
             async with aclosing(self._parts):
-                await super().__call__(scope, receive, send)
+                await super().__call__({**scope, "asgi": asgi}, receive, send)
         finally:
             self._left()

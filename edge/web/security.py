@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; connect-src 'self'; "
-    "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; form-action 'self'; "
+    "base-uri 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'"
 )
 HEADERS = {
     "content-security-policy": POLICY,
@@ -17,7 +17,7 @@ HEADERS = {
     "referrer-policy": "no-referrer",
     "cross-origin-resource-policy": "same-origin",
     "cross-origin-opener-policy": "same-origin",
-    "permissions-policy": "camera=(), microphone=(), geolocation=(), usb=(), serial=(), payment=(), interest-cohort=()",
+    "permissions-policy": "camera=(), microphone=(), geolocation=(), usb=(), serial=(), payment=()",
     "cache-control": "no-store",
 }
 """On every answer, unless it has one of its own."""
@@ -40,11 +40,14 @@ def refusal(method: str, path: str, headers: Mapping[str, str], local_host: str 
     own name was made to point here (DNS rebinding) is not. What changes something comes from our own page, as the Origin and
     Fetch Metadata headers have it, or from a program that sends neither; what other sites embed is not theirs to see.
     """
+    if "content-length" in headers and "transfer-encoding" in headers:
+        return Refusal(400, "the body has two lengths")  # a proxy may have believed the other one (RFC 9112, 6.3)
     host = headers.get("host", "")
     if local_host is not None and not is_local(host, local_host):
         return Refusal(403, "this page has no token and is for this machine only; ask for it as localhost")
     if headers.get("sec-fetch-site", "none") not in ("same-origin", "none"):
-        followed = method in ("GET", "HEAD") and headers.get("sec-fetch-mode") == "navigate"
+        page = headers.get("sec-fetch-mode") == "navigate" and headers.get("sec-fetch-dest", "document") == "document"
+        followed = page and method in ("GET", "HEAD")
         if not followed:
             return Refusal(403, "other sites may not ask this one")
     if method in ("GET", "HEAD"):
@@ -61,6 +64,8 @@ def refusal(method: str, path: str, headers: Mapping[str, str], local_host: str 
 
 def is_local(host: str, local_host: str) -> bool:
     """Whether a Host header names this machine: localhost, a loopback address, or the host that the page is served at."""
+    if not (host.isascii() and host.isprintable()):  # urlsplit drops tabs
+        return False
     try:
         parts = urlsplit(f"//{host}")
         name, _ = parts.hostname or "", parts.port

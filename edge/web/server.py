@@ -20,6 +20,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
 from edge.errors import one_line
+from edge.web.messages import HEAD_BYTES
 
 CONNECTIONS = 16
 """All in all; a page takes two."""
@@ -28,12 +29,11 @@ HEAD_S = 5.0
 KEEP_ALIVE_S = 10
 SEND_S = 10.0
 """A viewer who takes nothing of an answer for this long is dropped."""
-HEAD_BYTES = 16 << 10
 PARTING_S = 0.3
 NICENESS = 10
-SHORT_OF_S = 0.5
-SHORT_OF = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.ECONNABORTED)
-"""Why no connection can be accepted just now."""
+AGAIN_S = 0.5
+BROKEN = (errno.EBADF, errno.EINVAL, errno.ENOTSOCK)
+"""Why none can be accepted any more; all else, as a lack of file descriptors or a lost network, may pass (accept(2))."""
 FULL = (
     b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 2\r\nContent-Length: 17\r\nConnection: close\r\n\r\ntoo many viewers\n"
 )
@@ -127,9 +127,9 @@ class Server:
             try:
                 connection, _ = await loop.sock_accept(self._listener)
             except OSError as error:
-                if error.errno not in SHORT_OF:
+                if error.errno in BROKEN:
                     raise
-                await asyncio.sleep(SHORT_OF_S)
+                await asyncio.sleep(AGAIN_S)
                 continue
             if not self._has_room():
                 self._refuse(connection)
@@ -181,7 +181,8 @@ class Server:
         """Let answers under way come to their end, for a moment; then drop everybody."""
         self._app.end()
         for one in list(self._state.connections):
-            one.shutdown()
+            with suppress(h11.ProtocolError):
+                one.shutdown()
         for connection in self._arriving:
             _hang_up(connection)
         tasks = {*self._state.tasks, *self._arriving.values()}

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import secrets
 import socket
 import ssl
 import threading
-import time
 from collections.abc import Callable
 
 from edge.monitor import Monitor
@@ -43,8 +43,8 @@ class WebSink:
         names = [source.name for source in monitor.sources]
         self._numbers = {name: number for number, name in enumerate(names)}
         self.preview = Preview(len(names), fps)
-        # browsers keep thumbnails by their numbers, which must not begin anew with each run
-        self.moments = Moments(names, first_id=int(time.time()))
+        # browsers keep thumbnails by their numbers, which must not come again: not after a restart, nor with a clock set back
+        self.moments = Moments(names, first_id=secrets.randbits(48))
         self.app = App(monitor, self.preview, self.moments, access, say)
         self.server = Server(self.app, listener, context, say)
         self._thread: threading.Thread | None = None

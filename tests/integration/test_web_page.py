@@ -201,6 +201,49 @@ def test_it_comes_back_by_itself(look: Look, stand_in: StandIn) -> None:
     tab.sees("link", "Live")
 
 
+def test_a_tab_that_is_hidden_while_it_tries_gives_up(look: Look, stand_in: StandIn) -> None:
+    tab = look()
+    tab.forgiven = GONE
+    page = tab.open()
+    tries: list[Any] = []
+    page.route("**/status.json", lambda route: tries.append(route))  # which are never answered
+    stand_in.stop()
+    for _ in range(50):
+        page.wait_for_timeout(100)
+        if tries:
+            break
+    page.evaluate("Object.defineProperty(document, 'hidden', { configurable: true, get: () => true })")
+    page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+    page.wait_for_timeout(5000)
+    assert len(tries) == 1
+
+
+def test_a_clock_that_is_set_makes_nothing_look_new(look: Look, stand_in: StandIn) -> None:
+    tab = look()
+    tab.forgiven = GONE
+    page = tab.open()
+    tab.sees_picture()
+    stand_in.stop()
+    page.evaluate("window.wall = Date.now; Date.now = () => wall() - 3600e3;")
+    tab.sees("banner", re.compile(r"Disconnected: last heard \d\d:\d\d:\d\d, [3-9]\ss ago"))
+    tab.sees_picture("old")
+    page.evaluate("Date.now = () => wall() + 3600e3;")  # as after a sleep through which the steady clock stood still
+    tab.sees("banner", re.compile(r"2\sh ago"))
+
+
+def test_a_board_that_comes_back_with_less(look: Look, stand_in: StandIn) -> None:
+    stand_in.status = status(sources=[source(1, "front"), source(2, "yard"), source(3, "garage")], offload=offload())
+    tab = look()
+    tab.forgiven = f"{GONE}|404"
+    page = tab.open("/#3")
+    expect(page.get_by_role("tab", name="garage")).to_have_attribute("aria-selected", "true")
+    stand_in.status = msgspec.structs.replace(status(sources=[source(1, "front"), source(2, "yard")]), offload=None)
+    expect(page.get_by_role("tab")).to_have_count(2)
+    expect(page.get_by_role("tab", name="front")).to_have_attribute("aria-selected", "true")
+    tab.sees("light", "No offload")
+    tab.sees_picture()
+
+
 def test_a_board_that_only_falls_silent_is_told(look: Look, stand_in: StandIn) -> None:
     tab = look()
     tab.open()
@@ -483,6 +526,32 @@ def test_signing_in(look: Look, stand_in: StandIn) -> None:
     stand_in.token = "another one"
     stand_in.start()
     expect(page.locator("#token")).to_be_visible(timeout=PATIENCE_MS)  # the board knows us no more
+
+
+def test_a_link_from_another_site_finds_who_has_signed_in(look: Look, stand_in: StandIn, tmp_path: Path) -> None:
+    token = tmp_path / "token"
+    token.write_text("a-token-that-nobody-guesses")
+    token.chmod(0o600)
+    with running("--source", "demo", "--web-token-file", str(token)) as url:
+        tab = look(url=url)
+        tab.forgiven = f"401|{GONE}"
+        page = tab.page
+        elsewhere = stand_in.url.replace("127.0.0.1", "localhost")  # another site to a browser
+        tab.origins.discard(elsewhere)
+        for path in ("/?token=a-token-that-nobody-guesses", "/"):
+            page.goto(elsewhere)
+            page.evaluate(
+                "to => { const link = document.createElement('a'); link.href = to; document.body.append(link); link.click(); }",
+                url + path,
+            )
+            expect(page.locator("#link")).to_have_text("Live", timeout=PATIENCE_MS)
+            assert page.url == f"{url}/"
+        page.locator("#logout button").click()
+        expect(page.locator("#token")).to_be_visible()
+        page.locator("#token").fill("a-token-that-nobody-guesses")
+        page.get_by_role("button", name="Sign in").click()
+        expect(page.locator("#link")).to_have_text("Live", timeout=PATIENCE_MS)
+        tab.origins.discard(elsewhere)
 
 
 def test_the_real_board(look: Look) -> None:

@@ -110,14 +110,20 @@ def test_no_picture_came(page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_an_old_picture_is_given_only_when_no_other_comes(page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edge.web.app.PATIENCE_S", 0.1)
-    monkeypatch.setattr("edge.web.preview.FRESH_S", 0.0)
     asked = in_background(lambda: page.ask("/frame.jpg"))
     eventually(lambda: page.sink.preview._waiting[0] == 1)
     page.frame()
     assert asked().status == 200
+    monkeypatch.setattr("edge.web.app.PATIENCE_S", 0.1)
+    monkeypatch.setattr("edge.web.preview.FRESH_S", 0.0)
     assert page.ask("/frame.jpg").headers["x-edge-seq"] == "1"
     assert page.ask("/frame.jpg?after=1").status == 204
+    monkeypatch.setattr("edge.web.app.PATIENCE_S", 5.0)
+    asked = in_background(lambda: page.ask("/frame.jpg"))
+    eventually(lambda: page.sink.preview._waiting[0] == 1)
+    monkeypatch.setattr("edge.web.preview.FRESH_S", 1.0)
+    page.frame()
+    assert asked().headers["x-edge-seq"] == "2"
 
 
 def test_a_stream_for_other_programs(page: Page) -> None:
@@ -146,6 +152,18 @@ def test_a_thumbnail_of_a_moment(page: Page) -> None:
     for name in ("99.jpg", "1.png", "1"):
         assert page.ask(f"/moments/{name}").status == 404
     assert page.ask("/moments/x.jpg").status == 400
+    assert page.ask(f"/moments/{'9' * 5000}.jpg").status == 400
+
+
+def test_no_moment_has_the_number_of_one_of_an_earlier_run(page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A browser keeps its picture for a day, and a board without a battery begins at the same time again."""
+    monkeypatch.setattr("time.time", lambda: 1.7e9)
+    with serving() as first, serving() as second:
+        for one in (first, second):
+            one.see(Notice("control", "web", "paused", 1.7e9))
+        ids = [one.sink.moments.newest()[0].id for one in (first, second)]
+    assert ids[0] != ids[1]
+    assert max(ids) < 2**53  # a number of JavaScript
 
 
 class Rule:
@@ -205,11 +223,13 @@ def test_bodies_are_short_and_in_time(page: Page, monkeypatch: pytest.MonkeyPatc
     assert answer.startswith(b"HTTP/1.1 408")
 
 
-def test_health_is_told_without_details(page: Page) -> None:
+def test_health_is_told_without_details(page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
     assert (page.ask("/healthz").status, page.ask("/healthz").body) == (503, b"no result for a while\n")
     page.frame()
     page.sink.app._status = None
     assert (page.ask("/healthz").status, page.ask("/healthz").body) == (200, b"ok\n")
+    monkeypatch.setattr("edge.web.app.HEALTHY_S", 0.0)
+    assert page.ask("/healthz").status == 503
 
 
 def test_a_paused_loop_is_healthy(page: Page) -> None:
@@ -246,6 +266,12 @@ def test_a_failure_is_one_line_and_the_page_goes_on(page: Page, monkeypatch: pyt
         assert reply.headers["x-content-type-options"] == "nosniff"
     assert page.said[1:] == ["web: /status.json: ZeroDivisionError: division by zero"]
     assert page.ask("/").status == 200
+
+
+def test_what_was_asked_for_cannot_write_on_the_terminal(page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edge.web.app.whole", lambda text: 1 / 0)
+    assert page.ask("/moments/%1b%5b2J%0aedge-run: all is well.jpg".replace(" ", "%20")).status == 500
+    assert page.said[1:] == ["web: /moments/ [2J edge-run: all is well.jpg: ZeroDivisionError: division by zero"]
 
 
 def test_masks_are_in_the_preview(page: Page) -> None:

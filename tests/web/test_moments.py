@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from edge.types import Change, Classes, Event, Notice
-from edge.web.moments import KEPT, Moments, differ
+from edge.web.moments import ASKED, KEPT, Moments, differ
 from tests.samples import detections, event, frame, picture
 from tests.web.serving import decoded
 
@@ -156,6 +156,13 @@ def test_notices_are_moments_but_not_the_same_one_again_and_again() -> None:
         *(("notice", f"threshold {value}") for value in (0.5, 0.6, 0.7)),
     ]
     assert [moment.source for moment in watch.moments.newest()] == [None, 2, None, None, None]
+
+
+def test_what_the_cloud_never_answers_is_forgotten() -> None:
+    watch = Watch()
+    for _ in range(2 * ASKED):
+        watch.see(action="offload")
+    assert len(watch.moments._watched[0].asked) == ASKED
 
 
 def test_the_newest_are_kept_with_their_pictures() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+import time
 from base64 import b64encode
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 from edge.errors import UsageError
 from edge.types import Notice
 from edge.web.auth import LOCK_S, MAX_AGE_S, WRONG_ONES, Access, read_token, token_of
-from edge.web.security import is_local, refusal
+from edge.web.security import POLICY, is_local, refusal
 from edge.web.tls import context_of
 from tests.web.serving import TOKEN, Page, Reply, serving
 
@@ -50,6 +51,15 @@ def test_the_token_becomes_a_cookie(locked: Page, by: str) -> None:
     assert locked.turn({"paused": True}, Cookie=cookie).status == 200
 
 
+def test_who_follows_a_link_from_elsewhere_asks_once_more_with_the_cookie(locked: Page) -> None:
+    cookie = cookie_of(locked.ask(f"/?token={TOKEN}"))
+    followed = {"Sec_Fetch_Site": "cross-site", "Sec_Fetch_Mode": "navigate"}
+    assert locked.ask("/", **followed).headers["refresh"] == "0; url=/"  # a strict cookie is not sent
+    assert "refresh" not in locked.ask("/", Sec_Fetch_Site="same-origin", Sec_Fetch_Mode="navigate").headers
+    assert "refresh" not in locked.ask("/?token=wrong", **followed).headers
+    assert locked.ask("/", Cookie=cookie, **followed).status == 200
+
+
 def test_a_token_in_the_query_opens_nothing_else(locked: Page) -> None:
     assert locked.ask(f"/frame.jpg?token={TOKEN}").status == 401
     assert locked.ask(f"/status.json?token={TOKEN}").status == 401
@@ -61,6 +71,18 @@ def test_programs_bring_the_token_each_time(locked: Page) -> None:
     assert locked.ask("/status.json", Authorization="Basic YW55Om5vdC10aGUtdG9rZW4=").status == 401
     basic = b64encode(f"any:{TOKEN}".encode()).decode()
     assert locked.ask("/status.json", Authorization=f"Basic {basic}").status == 200
+
+
+def test_a_wrong_token_is_answered_late(locked: Page, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edge.web.door.WRONG_S", 0.1)
+    begun_s = time.monotonic()
+    assert locked.ask("/status.json", Authorization="Bearer wrong").status == 401
+    assert time.monotonic() - begun_s >= 0.1
+
+
+def test_behind_a_proxy_with_tls_the_cookie_is_for_https(locked: Page) -> None:
+    reply = locked.ask(f"/?token={TOKEN}", X_Forwarded_Proto="https")
+    assert "; Secure" in reply.headers["set-cookie"]
 
 
 def test_signing_out(locked: Page) -> None:
@@ -158,7 +180,21 @@ def test_names_of_this_machine(host: str) -> None:
 
 @pytest.mark.parametrize(
     "host",
-    ["", "evil.example", "localhost.evil.example", "evil@localhost", "10.0.0.1", "[::1", "localhost:x", "localhost/x", "0"],
+    [
+        "",
+        "evil.example",
+        "local\thost",
+        "localhost.",
+        "0.0.0.0",
+        "127.1",
+        "localhost.evil.example",
+        "evil@localhost",
+        "10.0.0.1",
+        "[::1",
+        "localhost:x",
+        "localhost/x",
+        "0",
+    ],
 )
 def test_names_of_others(host: str) -> None:
     assert not is_local(host, "board.lan")
@@ -192,6 +228,7 @@ def test_one_with_a_token_is_known_by_any_name(locked: Page) -> None:
         ({"content-type": "text/plain"}, 415),
         ({"content-type": "application/x-www-form-urlencoded"}, 415),
         ({"content-type": ""}, 415),
+        ({"content-length": "2", "transfer-encoding": "chunked"}, 400),
         ({"content-type": "application/json; charset=utf-8"}, 0),
     ],
 )
@@ -204,8 +241,17 @@ def test_what_turns_something_comes_from_our_own_page(headers: dict[str, str], s
 def test_other_sites_may_link_here_and_embed_nothing() -> None:
     other = {"host": "board", "sec-fetch-site": "cross-site"}
     assert refusal("GET", "/", other | {"sec-fetch-mode": "navigate"}, None) is None
+    assert refusal("GET", "/", other | {"sec-fetch-mode": "navigate", "sec-fetch-dest": "document"}, None) is None
+    assert refusal("GET", "/", other | {"sec-fetch-mode": "navigate", "sec-fetch-dest": "iframe"}, None) is not None
     assert refusal("GET", "/frame.jpg", other | {"sec-fetch-mode": "no-cors"}, None) is not None
     assert refusal("GET", "/frame.jpg", {"host": "board", "sec-fetch-site": "same-origin"}, None) is None
+
+
+def test_the_policy_lets_nothing_in_but_our_own_files() -> None:
+    directives = dict(one.strip().split(" ", 1) for one in POLICY.split(";"))
+    assert directives.pop("require-trusted-types-for") == "'script'"
+    assert directives.pop("default-src") == "'none'"
+    assert set(directives.values()) == {"'self'", "'none'"}
 
 
 def test_a_strangers_page_turns_nothing(page: Page) -> None:

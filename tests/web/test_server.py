@@ -53,15 +53,24 @@ def test_handshakes_that_do_not_end_give_up_their_places() -> None:
         assert page.said[1:] == []
 
 
+def test_a_handshake_that_does_not_end_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edge.web.server.HEAD_S", 0.1)
+    with serving(cert=str(CERTIFICATES / "server.pem"), key=str(CERTIFICATES / "server.key")) as page:
+        assert page.connect().recv(10) == b""
+
+
 def test_headers_that_do_not_end_are_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("edge.web.server.HEAD_S", 0.1)
     with serving() as page:
-        slow = page.connect()
+        silent, slow = page.connect(), page.connect()
+        assert silent.recv(10) == b""
         slow.sendall(b"GET / HTTP/1.1\r\nHost: local")
         assert slow.recv(10) == b""
         large = page.connect()
         large.sendall(b"GET / HTTP/1.1\r\nX: " + b"x" * 40_000)
         assert large.recv(100).startswith(b"HTTP/1.1 400") or large.recv(10) == b""
+        assert page.ask("/", X="x" * 20_000).status == 431
+        assert page.ask("/", X="x" * 15_000).status == 200
 
 
 def test_idle_connections_end(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -75,10 +84,16 @@ def test_idle_connections_end(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_body_that_nobody_asked_for_does_not_keep_a_connection(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("edge.web.server.HEAD_S", 0.1)
     with serving() as page:
-        stream = page.stream("/healthz", Content_Length="100000")
-        stream.until(b"no result for a while\n")
+        stream = page.stream("/status.json", Content_Length="100000")
+        stream.until(b"signed_in")
         stream.connection.sendall(b"x")
         assert stream.ends()
+
+
+def test_a_body_with_two_lengths_ends_the_connection(page: Page) -> None:
+    stream = page.stream("/healthz", Content_Length="4", Transfer_Encoding="chunked")
+    assert stream.until(b"two lengths").startswith(b"HTTP/1.1 400")
+    assert stream.ends()
 
 
 def test_the_end_does_not_wait_for_viewers() -> None:
@@ -116,12 +131,12 @@ def test_the_loop_goes_on_when_the_server_fails(monkeypatch: pytest.MonkeyPatch)
         assert page.queued.lost == 0
 
 
-def test_without_file_descriptors_it_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edge.web.server.SHORT_OF_S", 0.01)
+def test_without_file_descriptors_or_a_network_it_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edge.web.server.AGAIN_S", 0.01)
     with serving() as page:
         loop = page.sink.server._loop
         assert loop is not None
-        accept, failures = loop.sock_accept, [errno.EMFILE, errno.ECONNABORTED]
+        accept, failures = loop.sock_accept, [errno.EMFILE, errno.ECONNABORTED, errno.ENETDOWN, errno.EPERM]
 
         async def failing(listener: Any) -> Any:
             taken = await accept(listener)
@@ -131,7 +146,7 @@ def test_without_file_descriptors_it_waits(monkeypatch: pytest.MonkeyPatch) -> N
             return taken
 
         monkeypatch.setattr(loop, "sock_accept", failing)
-        for _ in range(4):
+        for _ in range(6):
             page.connect()
         eventually(lambda: not failures)
         assert page.ask("/").status == 200
@@ -157,15 +172,26 @@ def test_a_taken_port_is_one_line(page: Page) -> None:
         )
 
 
-def test_missing_packages_are_one_line() -> None:
+@pytest.mark.parametrize(
+    ("missing", "says"),
+    [
+        ("uvicorn", "--web: starlette and uvicorn are not installed; pip install 'edge-run[web]'"),
+        (
+            "uvicorn.protocols.http.h11_impl",
+            "--web: needs another starlette or uvicorn (import of uvicorn.protocols.http.h11_impl",
+        ),
+    ],
+)
+def test_missing_packages_are_one_line(missing: str, says: str) -> None:
     script = (
-        "import sys; sys.modules['uvicorn'] = None\n"
+        f"import sys; sys.modules['{missing}'] = None\n"
         "from edge.web import open_web\n"
         "open_web(address='0', token_file=None, cert=None, key=None, fps=5, monitor=None, say=print)"
     )
     ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
     last = ended.stderr.splitlines()[-1]
-    assert last == "edge.errors.UsageError: --web: starlette and uvicorn are not installed; pip install 'edge-run[web]'"
+    assert last.startswith(f"edge.errors.UsageError: {says}")
+    assert last.endswith("'edge-run[web]'")
 
 
 def test_a_page_that_is_left_leaves_nothing() -> None:

@@ -35,10 +35,22 @@ const NOTHING_TO_SET = {
 const byId = (/** @type {string} */ id) => document.getElementById(id);
 const later = (/** @type {number} */ ms) => new Promise((done) => setTimeout(done, ms));
 
-// Times are of the wall clock: another one may stand still while the machine sleeps, and old numbers would look new.
-const page = { status: null, session: null, history: null, moments: [], source: 1, answeredMs: 0, resumedMs: Date.now() };
-const link = { events: null, heardMs: 0, tries: 0, timer: 0, nextMs: 0, openedMs: 0, fresh: true, probed: false, crowded: false };
-const picture = { seq: -1, askedMs: Date.now(), shownMs: 0, takenMs: 0, times: [], watching: null };
+const passed = { ms: 1e6, steadyMs: performance.now(), wallMs: Date.now() };
+
+/**
+ * Milliseconds that only ever grow. The steady clock may stand still while the machine sleeps, and old numbers would look
+ * new; the wall clock may be set back. So the steady one counts, and the wall clock where it is more than a second ahead.
+ */
+function now() {
+  const [steadyMs, wallMs] = [performance.now(), Date.now()];
+  const [steady, wall] = [steadyMs - passed.steadyMs, wallMs - passed.wallMs];
+  Object.assign(passed, { ms: passed.ms + (wall > steady + 1000 ? wall : steady), steadyMs, wallMs });
+  return passed.ms;
+}
+
+const page = { status: null, session: null, history: null, moments: [], source: 1, answeredMs: 0, resumedMs: now() };
+const link = { events: null, heardMs: 0, tries: 0, timer: 0, probe: null, nextMs: 0, openedMs: 0, fresh: true, probed: false, crowded: false };
+const picture = { seq: -1, askedMs: now(), shownMs: 0, takenMs: 0, times: [], watching: null };
 
 /** Write a text, if it is another one. */
 function say(id, text) {
@@ -63,6 +75,8 @@ function ago(ms) {
 }
 
 const clock = (when) => new Date(when).toLocaleTimeString("en-GB");
+/** What the clock showed at a time of `now`. */
+const clockAt = (ms) => clock(Date.now() - (now() - ms));
 const count = (n) => n.toLocaleString("en-US").replaceAll(",", "\u202f");
 const milliseconds = (ms) => (ms < 10 ? ms.toFixed(1) : Math.round(ms).toString());
 const fraction = (value) => (Number.isInteger(value * 100) ? value.toFixed(2) : String(Number(value.toFixed(4))));
@@ -85,7 +99,7 @@ function connect() {
   disconnect();
   const events = new EventSource("/updates");
   link.events = events;
-  link.openedMs = Date.now();
+  link.openedMs = now();
   link.fresh = true;
   events.addEventListener("status", (event) => heard(JSON.parse(event.data)));
   events.addEventListener("moment", (event) => addMoment(JSON.parse(event.data)));
@@ -94,6 +108,7 @@ function connect() {
 
 function disconnect() {
   clearTimeout(link.timer);
+  link.probe?.abort();
   link.events?.close();
   link.events = null;
   link.nextMs = 0;
@@ -106,31 +121,34 @@ function lost() {
   link.probed = false;
   const wait = Math.min(LONGEST_WAIT_MS, 500 * 2 ** link.tries) * (0.8 + 0.4 * Math.random());
   link.tries += 1;
-  link.nextMs = Date.now() + wait;
+  link.nextMs = now() + wait;
   link.timer = setTimeout(retry, wait);
 }
 
 /** An EventSource does not tell why it failed; this does. */
 async function retry() {
   disconnect();
+  const mine = new AbortController();
+  link.probe = mine;
   try {
-    const answer = await fetch("/status.json", { cache: "no-store", signal: AbortSignal.timeout(GONE_MS) });
+    const answer = await fetch("/status.json", { cache: "no-store", signal: AbortSignal.any([mine.signal, AbortSignal.timeout(GONE_MS)]) });
+    if (mine.signal.aborted) return;
     if (answer.status === 401) location.reload(); // to where one signs in
-    else if (!answer.ok || document.hidden) lost();
+    else if (!answer.ok) lost();
     else {
       link.probed = true;
       connect();
     }
   } catch {
-    lost();
+    if (!mine.signal.aborted) lost(); // else another try, or a tab that nobody sees, has ended this one
   }
 }
 
 function heard(message) {
   const before = page.status;
-  const wasGone = !before || Date.now() - link.heardMs > GONE_MS;
+  const wasGone = !before || now() - link.heardMs > GONE_MS;
   const restarted = before !== null && message.status.seconds < before.seconds;
-  link.heardMs = Date.now();
+  link.heardMs = now();
   Object.assign(link, { tries: 0, probed: false, crowded: false });
   page.session = message.session;
   keepHistory(message.status, restarted);
@@ -157,14 +175,14 @@ function keepHistory(status, restarted) {
   }
 }
 
-function tellChanges(before, now, wasGone) {
+function tellChanges(before, after, wasGone) {
   if (wasGone) return announce("Connected again.");
-  if (before.controls.paused !== now.controls.paused) announce(now.controls.paused ? `Paused${whoseWords(pausedBy(now))}.` : "Not paused any more.");
-  now.sources.forEach((source, place) => {
+  if (before.controls.paused !== after.controls.paused) announce(after.controls.paused ? `Paused${whoseWords(pausedBy(after))}.` : "Not paused any more.");
+  after.sources.forEach((source, place) => {
     if (before.sources[place]?.state !== source.state) announce(`${source.name}: ${STATES[source.state] ?? source.state} ${source.trouble}`);
   });
-  if (before.offload?.breaker !== now.offload?.breaker) announce(now.offload.breaker === "open" ? "The endpoint is away." : "The endpoint is asked again.");
-  if (before.offload && now.offload.revised > before.offload.revised) page.answeredMs = Date.now();
+  if (before.offload?.breaker !== after.offload?.breaker) announce(after.offload?.breaker === "open" ? "The endpoint is away." : "The endpoint is asked again.");
+  if (before.offload && after.offload?.revised > before.offload.revised) page.answeredMs = now();
 }
 
 const pausedBy = (status) => status.controls.paused_by ?? null;
@@ -179,11 +197,11 @@ async function watch() {
   const mine = new AbortController();
   picture.watching = mine;
   for (let failures = 0; !mine.signal.aborted; ) {
-    const asked = Date.now();
+    const asked = now();
     try {
       const came = await nextPicture(mine.signal);
       failures = 0;
-      if (!came && Date.now() - asked < 500) await later(500); // the board could not wait for one
+      if (!came && now() - asked < 500) await later(500); // the board could not wait for one
     } catch {
       if (!mine.signal.aborted) await later(Math.min(8000, 500 * 2 ** failures));
       failures += 1;
@@ -197,13 +215,13 @@ async function nextPicture(signal) {
   const answer = await fetch(url, { cache: "no-store", signal: AbortSignal.any([signal, AbortSignal.timeout(12000)]) });
   if (answer.status === 204) return false;
   if (!answer.ok) throw new Error(`${url}: ${answer.status}`);
-  const taken = Date.now() - Number(answer.headers.get("X-Edge-Age-Ms") ?? 0);
+  const taken = now() - Number(answer.headers.get("X-Edge-Age-Ms") ?? 0);
   const bitmap = await createImageBitmap(await answer.blob());
   if (signal.aborted) return bitmap.close();
   draw(bitmap);
   picture.seq = Number(answer.headers.get("X-Edge-Seq"));
   picture.takenMs = taken;
-  picture.shownMs = Date.now();
+  picture.shownMs = now();
   picture.times = [...picture.times.slice(-49), picture.shownMs];
   tickPicture(picture.shownMs);
   await new Promise(requestAnimationFrame); // a browser that cannot keep up asks for fewer
@@ -239,36 +257,36 @@ function patience() {
   return last ? Math.max(STILL_MS, Math.min(30000, 2 * (last - before))) : STILL_MS;
 }
 
-function tickPicture(now) {
-  const gone = isGone(now);
+function tickPicture(ms) {
+  const gone = isGone(ms);
   const none = picture.shownMs === 0;
-  const quiet = Math.max(now - picture.shownMs - patience(), now - picture.takenMs - patience() - OLD_MS) > 0;
+  const quiet = Math.max(ms - picture.shownMs - patience(), ms - picture.takenMs - patience() - OLD_MS) > 0;
   const old = !none && (gone || quiet);
-  const told = old || (none && now - picture.askedMs > STILL_MS);
+  const told = old || (none && ms - picture.askedMs > STILL_MS);
   byId("stage").dataset.picture = none ? "none" : old ? "old" : "live";
   show("note", told);
   if (told) {
     const paused = page.status?.controls.paused && !gone;
-    const title = none ? "No picture yet" : gone ? "Old picture" : paused ? "Paused" : `No new picture for ${ago(now - picture.takenMs)}`;
-    const since = none ? "" : `This one is of ${clock(picture.takenMs)}.`;
+    const title = none ? "No picture yet" : gone ? "Old picture" : paused ? "Paused" : `No new picture for ${ago(ms - picture.takenMs)}`;
+    const since = none ? "" : `This one is of ${clockAt(picture.takenMs)}.`;
     say("note-title", title);
     say("note-text", gone ? "The board does not answer." : whyStill(currentSource()));
     say("note-since", since);
   }
-  const recent = picture.times.filter((time) => now - time < 5000);
+  const recent = picture.times.filter((time) => ms - time < 5000);
   const rate = recent.length < 2 ? "" : ` · ${((1000 * (recent.length - 1)) / (recent.at(-1) - recent[0])).toFixed(1)} a second`;
-  const age = now - picture.takenMs;
+  const age = ms - picture.takenMs;
   const words = age < 2000 ? `${(Math.max(0, age) / 1000).toFixed(1)} s old` : `${ago(age)} old`;
   say("picture-age", none ? "" : old ? words : words + rate);
 }
 
 // What changes with time, even if nothing comes
 
-const isGone = (now) => now - Math.max(link.heardMs, page.resumedMs) > GONE_MS;
+const isGone = (ms) => ms - Math.max(link.heardMs, page.resumedMs) > GONE_MS;
 
 function tick() {
-  const now = Date.now();
-  const gone = isGone(now);
+  const ms = now();
+  const gone = isGone(ms);
   const state = gone ? "gone" : link.heardMs >= page.resumedMs ? "live" : "connecting";
   if (document.body.dataset.link !== state) {
     document.body.dataset.link = state;
@@ -283,18 +301,18 @@ function tick() {
   show("banner", gone);
   if (gone) {
     const without = link.crowded ? ": the board has too many viewers." : ": the board does not answer.";
-    say("banner-heard", link.heardMs ? `: last heard ${clock(link.heardMs)}, ${ago(now - link.heardMs)} ago.` : without);
-    say("banner-next", link.nextMs > now ? ` Trying again in ${Math.ceil((link.nextMs - now) / 1000)} s.` : " Trying again now.");
+    say("banner-heard", link.heardMs ? `: last heard ${clockAt(link.heardMs)}, ${ago(ms - link.heardMs)} ago.` : without);
+    say("banner-next", link.nextMs > ms ? ` Trying again in ${Math.ceil((link.nextMs - ms) / 1000)} s.` : " Trying again now.");
   }
-  if (link.events && now - Math.max(link.heardMs, link.openedMs) > SILENT_MS) lost();
-  tickPicture(now);
-  tickVerdict(now);
+  if (link.events && ms - Math.max(link.heardMs, link.openedMs) > SILENT_MS) lost();
+  tickPicture(ms);
+  tickVerdict(ms);
 }
 
-function tickVerdict(now) {
+function tickVerdict(ms) {
   const source = currentSource();
   if (!source) return;
-  const quiet = source.quiet_s === null ? null : source.quiet_s * 1000 + now - link.heardMs;
+  const quiet = source.quiet_s === null ? null : source.quiet_s * 1000 + ms - link.heardMs;
   const old = quiet === null || quiet > GONE_MS;
   byId("verdict").toggleAttribute("data-old", old);
   const { result, cloud } = source;
@@ -331,6 +349,7 @@ function renderTabs() {
   const tabs = byId("tabs");
   show("tabs", sources.length > 1);
   while (tabs.children.length < sources.length) tabs.append(tab(tabs.children.length + 1));
+  while (tabs.children.length > sources.length) tabs.lastElementChild.remove(); // a board that was started again may have fewer
   sources.forEach((source, place) => {
     const button = tabs.children[place];
     const chosen = source.number === page.source;
@@ -357,7 +376,7 @@ function choose(number) {
   if (number === page.source || !page.status?.sources[number - 1]) return;
   page.source = number;
   history.replaceState(null, "", `#${number}`);
-  Object.assign(picture, { seq: -1, askedMs: Date.now(), shownMs: 0, takenMs: 0, times: [] });
+  Object.assign(picture, { seq: -1, askedMs: now(), shownMs: 0, takenMs: 0, times: [] });
   const canvas = byId("picture");
   canvas.getContext("2d").clearRect(0, 0, canvas.width, canvas.height);
   watch();
@@ -389,7 +408,7 @@ function lightOf(offload) {
   if (document.body.dataset.link !== "live") return "unknown";
   if (offload.breaker !== "closed") return offload.breaker === "open" ? "away" : "trying";
   if (offload.asking > 0) return "asking";
-  return Date.now() - page.answeredMs < ANSWERED_MS ? "answered" : "idle";
+  return now() - page.answeredMs < ANSWERED_MS ? "answered" : "idle";
 }
 
 function renderOffload(offload) {
@@ -484,7 +503,7 @@ function setMoments(moments) {
 
 function addMoment(moment) {
   if (page.moments.includes(moment.id)) return;
-  if (moment.kind === "answer") page.answeredMs = Date.now();
+  if (moment.kind === "answer") page.answeredMs = now();
   const list = byId("moments");
   page.moments = [moment.id, ...page.moments].slice(0, MOMENTS);
   list.prepend(momentItem(moment));
@@ -664,7 +683,7 @@ function onVisibility() {
     picture.watching?.abort();
     return;
   }
-  page.resumedMs = Date.now();
+  page.resumedMs = now();
   link.tries = 0;
   connect();
   watch();
