@@ -442,6 +442,20 @@ def test_signals(tiny_edge: Path, tmp_path: Path, number: signal.Signals, reaped
     assert "Traceback" not in err
 
 
+def test_a_signal_that_comes_twice_is_one(tiny_edge: Path, tmp_path: Path, reaped: list[subprocess.Popen[str]]) -> None:
+    """timeout(1) sends it to the process and to its group."""
+    events = tmp_path / "e.jsonl"
+    process = started("--model", tiny_edge, "--source", "demo", "--events", events)
+    reaped.append(process)
+    assert until(lambda: events.exists() and events.read_bytes().count(b"\n") >= 3)
+    process.send_signal(signal.SIGINT)
+    time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 0, err
+    assert "frames in" in err
+
+
 def test_a_second_signal_ends_what_does_not_end(tiny_edge: Path, tmp_path: Path, reaped: list[subprocess.Popen[str]]) -> None:
     """An endpoint that hangs holds the end up for two seconds: who does not want to wait asks again."""
     from tests.endpoint import hangs
@@ -454,7 +468,7 @@ def test_a_second_signal_ends_what_does_not_end(tiny_edge: Path, tmp_path: Path,
         reaped.append(process)
         assert until(lambda: len(endpoint.requests) == 2)
         process.send_signal(signal.SIGTERM)
-        time.sleep(0.5)
+        time.sleep(0.7)
         process.send_signal(signal.SIGTERM)
         process.communicate(timeout=30)
         assert process.returncode in (0, -signal.SIGTERM)

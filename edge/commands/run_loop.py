@@ -22,29 +22,32 @@ from edge.types import Event, Notice
 
 say = speaker("edge-run")
 M_ARENA_MAX = -8
+MEANT_S = 0.5
 
 
 def loop(options: RunOptions) -> int:
     """Run it; the exit code. Raises EdgeError."""
     _share_one_heap()
-    with open_session(options, say) as session, ExitStack() as stack:
-        stack.callback(close_sinks, session.sinks, _say_waiting)  # also those that are open when another cannot be
-        session.sinks.extend(open_sinks(options, session.sources, session.monitor, say))
-        running = session.introduction()
-        say(f"{running}, reading {_numbered(session.sources)}; Ctrl-C ends it")
-        service = Service()
-        events = session.events(tick=lambda: service.alive(time.monotonic()))
-        service.ready(running)
-        ended, failure = _pump(session.sources, events, session.sinks)
-        service.stopping()
-        ended = ended or session.ended()
-    summary = session.summary(ended)
-    try:
-        report(summary, options.summary_path, say, offloading=session.offloader is not None)
-    except EdgeError as error:
-        if failure is None:
-            raise
-        say(str(error), level="error")  # the first failure is the one to end with
+    with ExitStack() as last:
+        with open_session(options, say) as session, ExitStack() as stack:
+            signals = last.enter_context(_stopping_on_signals(session.sources))
+            stack.callback(close_sinks, session.sinks, _say_waiting)  # also those that are open when another cannot be
+            session.sinks.extend(open_sinks(options, session.sources, session.monitor, say))
+            running = session.introduction()
+            say(f"{running}, reading {_numbered(session.sources)}; Ctrl-C ends it")
+            service = Service()
+            events = session.events(tick=lambda: service.alive(time.monotonic()))
+            service.ready(running)
+            ended, failure = _pump(session.sources, events, session.sinks)
+            service.stopping()
+            ended = f"ended by {signals[0]}" if signals else ended or session.ended()
+        summary = session.summary(ended)
+        try:
+            report(summary, options.summary_path, say, offloading=session.offloader is not None)
+        except EdgeError as error:
+            if failure is None:
+                raise
+            say(str(error), level="error")  # the first failure is the one to end with
     if failure is not None:
         raise failure
     return 1 if summary.events_lost else 0
@@ -70,12 +73,12 @@ def _numbered(sources: Sequence[Source]) -> str:
 def _pump(
     sources: Sequence[Source], events: Generator[Event | Notice, None, None], sinks: Sequence[Sink]
 ) -> tuple[str, EdgeError | None]:
-    """Give every event to every sink until they end, a signal comes or something fails; how it ended, unless by itself."""
+    """Give every event to every sink until they end or something fails; how they ended, unless by themselves."""
     said = [0] * len(sources)
     said_at_once = {"endpoint-lost", "endpoint-back", *(["source-ended"] if len(sources) == 1 else [])}
     failure: EdgeError | None = None
     ended = ""
-    with _stopping_on_signals(sources) as signals, closing(events):
+    with closing(events):
         try:
             for event in events:
                 for sink in sinks:
@@ -90,7 +93,7 @@ def _pump(
             ended, failure = "an error ended it", error
     if failure is None:
         _say_skipped(sources, said)
-    return (f"ended by {signals[0]}" if signals else ended), failure
+    return ended, failure
 
 
 def _say_skipped(sources: Sequence[Source], said: list[int]) -> None:
@@ -102,15 +105,25 @@ def _say_skipped(sources: Sequence[Source], said: list[int]) -> None:
 
 @contextmanager
 def _stopping_on_signals(sources: Sequence[Source]) -> Iterator[list[str]]:
-    """Stop the sources at the first SIGINT, SIGTERM or SIGHUP, and yield the list that names it; a second one kills."""
+    """Stop the sources at the first SIGINT, SIGTERM or SIGHUP, and yield the list that names it; a second one ends it at once.
+
+    That is one which somebody meant: `timeout` and some terminals send the first to the process and to its group.
+    """
     received: list[str] = []
+    first_s = 0.0
 
     def stop(number: int, frame: object) -> None:
-        received.append(signal.Signals(number).name)
-        for source in sources:
-            source.stop()
-        for other, handler in before.items():
-            signal.signal(other, handler)
+        nonlocal first_s
+        now_s = time.monotonic()
+        if not received:
+            first_s = now_s
+            received.append(signal.Signals(number).name)
+            for source in sources:
+                source.stop()
+        elif now_s - first_s >= MEANT_S:
+            for other, handler in before.items():
+                signal.signal(other, handler)
+            signal.raise_signal(number)
 
     numbers = [signal.SIGINT, signal.SIGTERM]
     if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # nohup

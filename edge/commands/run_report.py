@@ -139,7 +139,7 @@ def _say_summary(summary: Summary, say: Callable[[str], None]) -> None:
 def _say_governed(governed: Governed, say: Callable[[str], None]) -> None:
     hottest = "" if governed.max_temperature_c is None else f", {governed.max_temperature_c:.1f} °C at most"
     steps = f"{governed.steps} step{'' if governed.steps == 1 else 's'}"
-    say(f"governor: {steps}, {governed.held_back:.0%} of frames held back{hottest}")
+    say(f"governor: {steps}, {governed.held_back:.0%} of frames let go or made to wait{hottest}")
 
 
 def _say_offload(summary: Summary, say: Callable[[str], None]) -> None:
