@@ -173,7 +173,7 @@ def run(source: Any, model: str | Path | None = None, *, notices: bool = False, 
         elif all(hasattr(one, verb) for verb in ("live", "notices", "stop", "__enter__", "__iter__")):
             own.append(one)
         else:
-            raise UsageError(f"edge.run: a source cannot be a {type(one).__name__}; give a URI, a camera's number or a Source")
+            raise UsageError(f"edge.run: a source cannot be {_what_to_give(one)}")
     return Run(own, options | {"source": uris}, notices=notices)
 
 
@@ -185,6 +185,17 @@ def _sources(source: Any, *, masked: bool) -> list[Any]:
     if isinstance(source, Iterable) and not isinstance(source, np.ndarray):
         return [ArraySource(source, copied=masked)]
     return [source]
+
+
+def _what_to_give(source: object) -> str:
+    """What it is that cannot be a source, and what to give instead."""
+    if isinstance(source, np.ndarray):
+        kind = f"an array of {source.dtype} {list(source.shape)}"
+        return f"{kind}; give a list of pictures, as [picture], or call edge.load() for a single one"
+    if callable(source):
+        name = getattr(source, "__name__", type(source).__name__)
+        return f"{name} itself; give what it returns, as {name}()"
+    return f"a {type(source).__name__}; give a URI, a camera's number or a Source"
 
 
 class Predictor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
@@ -9,11 +10,14 @@ from typing import Any, Literal, TypedDict
 
 import click
 
-from edge.commands.run_options import OPTIONS, RunOptions, check_idle
+from edge.commands.option_types import Checked
+from edge.commands.run_options import OPTIONS, RunOptions, check_options
 from edge.errors import UsageError
 
 UNFIT = {"source", "camera", "summary_path"}
 """Options that are arguments of their own, or attributes of a Run."""
+EXAMPLES = {"mask": "'0.1,0.5,0.9,1'", "roi": "'0.1,0.5,0.9,1'", "score_threshold": "'person=0.6'", "mqtt_qos": "'events=0'"}
+"""Keyword → what it may be, where another type may have been meant."""
 
 
 class RunKeywords(TypedDict, total=False):
@@ -31,7 +35,7 @@ class RunKeywords(TypedDict, total=False):
     engine_timeout: float
     second_look: Literal["confidence", "answer"]
     score_threshold: Sequence[str] | str | float
-    classes: str
+    classes: Sequence[str] | str
     roi: Sequence[str] | str
     mask: Sequence[str] | str
     motion_gate: bool
@@ -53,7 +57,7 @@ class RunKeywords(TypedDict, total=False):
     max_error: float
     offload_deadline: float
     offload_send: Literal["frame", "crop", "tensor"]
-    redact: str
+    redact: Sequence[str] | str
     spool: str
     spool_mb: float
     spool_days: float
@@ -104,13 +108,13 @@ def options_of(given: Mapping[str, Any]) -> RunOptions:
             raise TypeError(f"edge.run() got an unexpected keyword argument {name!r}{hint}")
         parameter = parameters[name]
         if value is not None and parameter.name is not None:
-            values[parameter.name] = _listed(value) if parameter.multiple else str(value) if _is_path(value) else value
+            values[parameter.name] = _taken(name, parameter, value)
     try:
         context = command.make_context("edge.run", [], default_map=values)
     except click.BadParameter as error:
         name = _keyword(error.param) if error.param is not None else ""
         raise UsageError(f"edge.run: {name}: {error.message}") from None
-    check_idle(context)
+    check_options(context, all_sources=False)  # edge.run may have some of its own
     return RunOptions(**context.params)
 
 
@@ -131,10 +135,34 @@ def _fields() -> set[str | None]:
     return set(RunOptions.__dataclass_fields__)
 
 
-def _is_path(value: object) -> bool:
-    return isinstance(value, Path)
+def _taken(name: str, parameter: click.Parameter, value: Any) -> Any:
+    """The value as an option's default. Raises UsageError for one that would be turned into text without a sense."""
+    several = isinstance(value, (list, tuple))
+    if parameter.multiple:
+        return [_text(name, one) for one in (value if several else [value])]
+    if several and "," in str(parameter.metavar):
+        return ",".join(_name(name, one) for one in value)
+    if isinstance(parameter.type, type(click.INT)) and not _whole(value):
+        raise UsageError(f"edge.run: {name}: {value!r:.80}: expected a whole number")
+    if isinstance(parameter.type, (type(click.STRING), Checked)):
+        return _text(name, value)
+    return str(value) if isinstance(value, Path) else value
 
 
-def _listed(value: Any) -> list[str]:
-    many = value if isinstance(value, (list, tuple)) else [value]
-    return [str(one) for one in many]
+def _text(name: str, value: Any) -> str:
+    if isinstance(value, bool) or not isinstance(value, (str, int, float, Path)):
+        example = EXAMPLES.get(name, "")
+        raise UsageError(f"edge.run: {name}: {value!r:.80}: expected text{example and f', as {name}={example}'}")
+    return str(value)
+
+
+def _name(name: str, value: Any) -> str:
+    if not isinstance(value, str) or "," in value:
+        raise UsageError(f"edge.run: {name}: {value!r:.80}: expected names of classes, none with a comma")
+    return value
+
+
+def _whole(value: Any) -> bool:
+    if isinstance(value, str):
+        return re.fullmatch(r"\s*[+-]?\d+\s*", value) is not None
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and float(value).is_integer()

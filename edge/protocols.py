@@ -80,8 +80,10 @@ class Sink(Protocol):
     it looks at `event.frame.image`; for one that does not, the picture's buffer goes back to the camera at once.
     """
 
-    lost: int
     wants_images: bool
+
+    @property
+    def lost(self) -> int: ...
 
     def emit(self, event: Event | Notice) -> None: ...
     def close(self) -> None: ...

@@ -70,7 +70,7 @@ def parse_region(text: str) -> Region:
     except ValueError:
         raise UsageError(f"region {text!r:.80}: expected numbers between commas, {EXAMPLE}") from None
     if len(numbers) % 2 or not 4 <= len(numbers) <= 2 * MOST_POINTS:
-        raise UsageError(f"region {text!r:.80}: {len(numbers)} numbers; expected x,y of at least two points, {EXAMPLE}")
+        raise UsageError(f"region {text!r:.80}: {_count(numbers)}; expected x,y of at least two points, {EXAMPLE}")
     stray = next((number for number in numbers if not 0 <= number <= 1), None)  # not a number is not, either
     if stray is not None:
         raise UsageError(f"region {text!r:.80}: {stray:g} is not in parts of the picture, from 0 to 1; {EXAMPLE}")
@@ -81,6 +81,13 @@ def parse_region(text: str) -> Region:
     if not _area(points) > 0:
         raise UsageError(f"region {text!r:.80}: it has no area; {EXAMPLE}")
     return Region(points)
+
+
+def _count(numbers: Sequence[float]) -> str:
+    if len(numbers) > 2 * MOST_POINTS:
+        return f"{len(numbers)} numbers, more than {2 * MOST_POINTS}"
+    odd = " and no y for the last x" if len(numbers) % 2 else ""
+    return f"only {len(numbers)} number{'s' * (len(numbers) > 1)}" if len(numbers) < 4 else f"{len(numbers)} numbers{odd}"
 
 
 def _area(points: tuple[tuple[float, float], ...]) -> float:

@@ -37,6 +37,13 @@ class Frame:
     name: str | None = None
     media_s: float | None = None
 
+    def __repr__(self) -> str:
+        """Without the picture: its type and shape."""
+        return (
+            f"Frame(image={_told(self.image)}, sequence={self.sequence}, captured_s={self.captured_s!r}, "
+            f"source={self.source!r}, capture_ms={self.capture_ms!r}, name={self.name!r}, media_s={self.media_s!r})"
+        )
+
     @property
     def scene_s(self) -> float:
         """The time in the scene: a recording's own, which runs faster or slower than ours; else that of the capture."""
@@ -73,6 +80,14 @@ class Tensor:
 
     data: UInt8
     geometry: Geometry
+
+    def __repr__(self) -> str:
+        """Without the values: their type and shape."""
+        return f"Tensor(data={_told(self.data)}, geometry={self.geometry!r})"
+
+
+def _told(array: UInt8) -> str:
+    return f"{array.dtype} {list(array.shape)}"
 
 
 Outputs: TypeAlias = Mapping[str, Float32]

@@ -22,6 +22,7 @@ from edge.commands.config_lines import statements
 from edge.commands.config_text import toml
 from edge.commands.configured import CONFIG_OPTIONS, ConfiguredCommand, given_as
 from edge.commands.logs import restored, style
+from edge.commands.option_types import Checked
 from edge.commands.run import main
 from edge.commands.run_options import RunOptions
 from edge.errors import UsageError
@@ -87,9 +88,9 @@ def test_each_kind_of_value_is_what_its_flag_makes_of_it() -> None:
         ("rate = 5.0", "rate", 5.0),
         ("max-temp = 70", "max_temp", 70.0),
         ("threads = 2", "threads", 2),
-        ("", "rate", 0.0),
+        ("", "rate", None),
         ('\ufeffvideo = "Größe.mp4"', "video", "Größe.mp4"),
-        ('video = "a"\r\nrate = 3\r\n', "rate", 3.0),
+        ('store = "a"\r\nrate = 3\r\n', "rate", 3.0),
     ],
 )
 def test_a_value(text: str, name: str, value: object) -> None:
@@ -134,7 +135,10 @@ def test_the_file_itself_can_be_named_by_the_environment(monkeypatch: pytest.Mon
     assert parsed("rate = 8").rate == 8.0
 
 
-EXAMPLES_OF_EACH_TYPE = ("1", "0.5", "50", "5%", "22:00-06:30", "640x480", "MJPG", "answer", "all", "budget", "crop", "info")
+EXAMPLES_OF_EACH_TYPE = (
+    *("1", "0.5", "50", "5%", "22:00-06:30", "640x480", "MJPG", "answer", "all", "budget", "crop", "info"),
+    *("0,0,1,1", "a.mp4", "https://h", "mqtts://h", f"sha256:{'0' * 64}"),
+)
 
 
 @pytest.mark.parametrize("key", list(OPTIONS))
@@ -261,10 +265,10 @@ def test_lists_in_lists_end_somewhere(command: Command) -> None:
 
 def test_what_looks_like_a_key_within_a_value_is_none(command: Command) -> None:
     text = '''# rate = 1
-webhook = """
+summary = """
 rate = 2 \\
 thresold = """
-roi = [  # rate = "
+source = [  # rate = "
     "0,0,1,1",  # ]
     \'\'\'
 thresold = ["]\'\'\',
@@ -283,6 +287,145 @@ def test_all_mistakes_are_said_in_the_order_of_lines(command: Command) -> None:
     done = command(main, "--config", "edge.toml")
     assert done.code == 2
     assert [re.findall(r"edge.toml:(\d)", line) for line in done.err.splitlines()] == [["1"], ["2"], ["3"]]
+
+
+NO_REGION = "x,y of at least two points, for example 0.1,0.5,0.9,0.5,0.5,1"
+WHAT_A_RUN_WOULD_REFUSE = [
+    ('camera = "nul"', "camera: nul: expected a number, as 0 for /dev/video0, or a path in /dev"),
+    ("camera = 1000", "camera: 1000: expected a number, as 0 for /dev/video0, or a path in /dev"),
+    ('source = ""', "source: is empty; give a video, a folder of pictures, camera:0 or demo"),
+    ('source = ["demo", "rtsp:///y"]', "source: rtsp:///y: names no host; expected rtsp://HOST/PATH"),
+    ('source = "ftp://x/y"', "source: ftp://x/y: ftp:// is not known; there are rtsp, "),
+    ('source = "picamera:x"', "source: picamera:x: a camera is named by its number; --source picamera:0 is the first"),
+    ('source = "gst: "', "source: gst: names no pipeline; try 'gst:v4l2src ! videoconvert'"),
+    ("mask = 3", f"mask: region '3': only 1 number; expected {NO_REGION}"),
+    ('roi = ["0,0,1,1", "2:0,0,1,1,1"]', f"roi: region '0,0,1,1,1': 5 numbers and no y for the last x; expected {NO_REGION}"),
+    ('mask = "0:0,0,1,1"', "mask: region '0:0,0,1,1': before the colon stands a source's number, from 1"),
+    ('score-threshold = "x"', "score-threshold: x: expected a number from 0 to 1, or CLASS=NUMBER"),
+    ('score-threshold = [0.5, "person=5"]', "score-threshold: person=5: expected a number from 0 to 1, or CLASS=NUMBER"),
+    ('quiet-hours = "22-6"', "quiet-hours: '22-6': expected HH:MM-HH:MM, as 22:00-06:30"),
+    ('video = "a.gif"', "video: a.gif: give a name ending in .mp4, .avi, .mkv"),
+    ('offload = "htps://h"', "offload: htps://h: expected http://HOST:PORT, grpc://HOST:PORT/NAME or https://HOST/v2/models/NAME"),
+    ('offload = "https://me:secret@h"', "offload: a URL with a user, a password, a query or a fragment is not accepted"),
+    ('offload-pin = "12"', "offload-pin: expected sha256: and 64 hexadecimal digits"),
+    ('webhook = "ftp://x"', "webhook: ftp://x: expected http://HOST:PORT/PATH or https://HOST/PATH"),
+    ("web = 99999", "web: 99999: expected PORT or HOST:PORT, as in 8080, 0.0.0.0:8080 or [::1]:8080"),
+    ('mqtt = "amqp://broker"', "mqtt: amqp://broker: expected mqtts://HOST[:8883], or mqtt://HOST[:1883] without TLS"),
+    ('mqtt = "mqtts://me:secret@h"', "mqtt: a URL with a user or a password is not accepted"),
+    ('mqtt-user = ""', "mqtt-user: expected a name of printable characters"),
+    ('mqtt-topic = "edge/+/x"', "mqtt-topic: edge/+/x: '+' is a wildcard; expected a topic as edge/porch"),
+    ('mqtt-commands = "$SYS"', "mqtt-commands: $SYS: topics that begin with $ are the broker's own"),
+    ('home-assistant-prefix = "a//b"', "home-assistant-prefix: a//b: a level is empty"),
+    ("mqtt-qos = 3", "mqtt-qos: 3: expected 0, 1 or 2, or TOPIC=N with a TOPIC of availability, "),
+    ('mqtt-qos = ["0", "porch=1"]', "mqtt-qos: porch=1: expected 0, 1 or 2, or TOPIC=N"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("checked_by", ["--print-config", "--max-frames=1"])
+@pytest.mark.parametrize(("text", "line"), WHAT_A_RUN_WOULD_REFUSE, ids=[text for text, _ in WHAT_A_RUN_WOULD_REFUSE])
+def test_what_a_run_would_refuse_is_told_with_its_line(command: Command, text: str, line: str, checked_by: str) -> None:
+    Path("edge.toml").write_text(f"\n{text}")
+    said = command(main, "--config", "edge.toml", checked_by).refused(2)
+    assert said.startswith(f"edge-run: edge.toml:2: {line}")
+    assert "secret" not in said
+
+
+TOGETHER = [
+    ('camera = 0\nsource = "camera:0"', "edge.toml:2: source camera:0 is given twice; give each source once"),
+    (
+        'source = ["rtsp://me:secret@h/1", "rtsp://me:secret@h/1"]',
+        "edge.toml:1: source rtsp://me:***@h/1 is given twice; give each source once",
+    ),
+    (
+        'source = ["demo", "a.mp4"]\nmask = "3:0,0,1,1"',
+        "edge.toml:2: mask 3:0,0,1,1: there is no source '3', they are numbered from 1 to 2",
+    ),
+    (
+        'source = "demo"\nroi = ["0,0,1,1", "1:0,0,1,0.5"]',
+        "edge.toml:2: roi is given 2 times for source 1; give it once",
+    ),
+    ("max-error = 0.1", "edge.toml:1: max-error does nothing without --policy guarantee; give both or neither"),
+    (
+        'offload = "http://h"\noffload-budget = "5%"',
+        "edge.toml:2: offload-budget does nothing without --policy budget; give both or neither",
+    ),
+    (
+        'offload = "http://h"\npolicy = "budget"',
+        "edge.toml:2: policy budget needs --offload-budget, as in 5%, 600/h or 20MB/h",
+    ),
+    (
+        'offload = "http://h"\npolicy = "guarantee"\nclasses = "a"',
+        "edge.toml:2: policy guarantee: the bundle's promises are for its own answers; leave --classes out",
+    ),
+    (
+        'offload = "http://h"\noffload-send = "tensor"\nspool = "s"',
+        "edge.toml:3: spool keeps pictures, which an endpoint asked with --offload-send tensor does not take; leave one out",
+    ),
+    (
+        'offload = "http://h"\noffload-ca = "ca.pem"',
+        "edge.toml:2: offload-ca does nothing over http; use https:// or leave it out",
+    ),
+    (
+        f'offload = "grpcs://h:1/m"\noffload-pin = "sha256:{"0" * 64}"',
+        "edge.toml:2: offload-pin: gRPC looks at no fingerprint; give --offload-ca, or ask over https://",
+    ),
+    ('mqtt = "mqtt://h"\n\nmqtt-cert = "a"', "edge.toml:3: mqtt-cert does nothing over mqtt; use mqtts:// or leave it out"),
+]
+
+
+@pytest.mark.parametrize("checked_by", ["--print-config", "--max-frames=1"])
+@pytest.mark.parametrize(("text", "line"), TOGETHER, ids=[line for _, line in TOGETHER])
+def test_what_does_not_fit_is_told_with_its_line(command: Command, text: str, line: str, checked_by: str) -> None:
+    Path("edge.toml").write_text(text)
+    assert command(main, "--config", "edge.toml", checked_by).refused(2) == f"edge-run: {line}"
+
+
+def test_what_fits_is_not_refused(command: Command) -> None:
+    text = """
+        source = ["demo", "/nowhere/a.mp4", "rtsp://h/1", "gst:videotestsrc", "file:///b.mp4"]
+        camera = ["/dev/v4l/by-id/x", 2]
+        roi = ["1:0,0,1,1", "2:0,0,1,1"]
+        offload = "https://h"
+        offload-ca = "/nowhere/ca.pem"
+        offload-token-file = "/nowhere/token"
+        mqtt = "mqtts://h"
+        mqtt-ca = "/nowhere/ca.pem"
+        mqtt-qos = [0, "events=1"]
+        web = "0.0.0.0:80"
+        model = "/nowhere/a.edge"
+        classes = "what,ever"
+    """
+    Path("edge.toml").write_text(text)
+    done = command(main, "--config", "edge.toml", "--print-config")
+    assert (done.code, done.err) == (0, "")
+
+
+def test_all_values_of_a_file_are_told_in_one_round(command: Command) -> None:
+    Path("edge.toml").write_text('mask = 3\nthresold = 1\nweb = "x"\nkeep = "x"\n')
+    done = command(main, "--config", "edge.toml", "--print-config")
+    assert [re.findall(r"edge.toml:(\d)", line) for line in done.err.splitlines()] == [["1"], ["2"], ["3"], ["4"]]
+
+
+def test_what_is_not_installed_is_no_mistake_of_a_file() -> None:
+    Path("edge.toml").write_text('offload = "grpcs://h:1/m"\nweb = 8080\nmqtt = "mqtts://h"\nwebhook = "https://h"\n')
+    code = "import sys\nsys.modules |= dict.fromkeys(('grpc', 'google', 'paho', 'starlette', 'uvicorn', 'prometheus_client'))\n"
+    code += "from edge.commands.run import main\nmain.main(['--config', 'edge.toml', '--print-config'])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_shell_that_asks_what_could_follow_has_nothing_checked() -> None:
+    kind = Checked(pytest.fail)
+    assert kind.convert("x", None, click.Context(main, resilient_parsing=True)) == "x"
+    with pytest.raises(pytest.fail.Exception):
+        kind.convert("x", None, click.Context(main))
+
+
+def test_on_the_command_line_the_flag_is_named(command: Command) -> None:
+    line = command(main, "--source", "demo", "--mask", "3").refused(2)
+    assert line == f"edge-run: --mask: region '3': only 1 number; expected {NO_REGION}"
+    line = command(main, "--camera", "nul").refused(2)
+    assert line == "edge-run: --camera nul: expected a number, as 0 for /dev/video0, or a path in /dev"
 
 
 @pytest.mark.parametrize(

@@ -19,9 +19,9 @@ from edge.commands.config import Setting, options_by_key, read_file
 from edge.commands.config_text import EXAMPLES, HEADINGS, config_schema, config_text, example, example_value, toml
 from edge.commands.configured import SETTINGS
 from edge.commands.logs import restored
-from edge.commands.option_types import Budget, Celsius, Hours, Pixels, Size
+from edge.commands.option_types import Budget, Celsius, Checked, Hours, Pixels, Size
 from edge.commands.run import main
-from edge.commands.run_options import check_idle
+from edge.commands.run_options import check_idle, check_options
 from edge.errors import UsageError
 from tests.conftest import Finished
 
@@ -54,7 +54,7 @@ def test_each_value_says_where_it_comes_from(command: Command, monkeypatch: pyte
     Path("edge.toml").write_text('camera = 0\n\nmotion-gate = true\nquiet-hours = "22:00-06:30"\nspin = true\n')
     monkeypatch.setenv("EDGE_RUN_RATE", "15")
     monkeypatch.setenv("EDGE_RUN_SPIN", "no")
-    done = command(main, "--print-config", "--config", "edge.toml", "--refresh", "1e-1", "--offload", 'a"b', "--classes", "ü")
+    done = command(main, "--print-config", "--config", "edge.toml", "--refresh", "1e-1", "--store", 'a"b', "--classes", "ü")
     assert (done.code, done.err) == (0, "")
     assert [line for line in done.out.splitlines() if not line.startswith("#")] == [
         "camera = [0]  # edge.toml:1",
@@ -63,11 +63,14 @@ def test_each_value_says_where_it_comes_from(command: Command, monkeypatch: pyte
         'classes = "ü"  # command line',
         "motion-gate = true  # edge.toml:3",
         "refresh = 0.1  # command line",
-        'offload = "a\\"b"  # command line',
+        'store = "a\\"b"  # command line',
         'quiet-hours = "22:00-06:30"  # edge.toml:4',
     ]
     assert "#keep = 5" in done.out.splitlines()
     assert "#threads: not given  [default: the board's profile]" in done.out.splitlines()
+    assert {"#size: not given  [default: the camera's]", "#pixels: not given  [default: MJPG from 800 wide]"} < set(
+        done.out.splitlines()
+    )
     assert len(done.out.splitlines()) == len(OPTIONS)
 
 
@@ -79,7 +82,7 @@ def test_printing_opens_nothing_but_checks(command: Command) -> None:
 
 
 def test_a_text_that_toml_cannot_hold_is_one_line(command: Command) -> None:
-    assert "is not UTF-8" in command(main, "--print-config", "--video", "a\udcff").refused(2)
+    assert "is not UTF-8" in command(main, "--print-config", "--store", "a\udcff").refused(2)
 
 
 def test_a_name_of_a_file_cannot_end_the_comment(command: Command) -> None:
@@ -94,9 +97,32 @@ def test_a_name_of_a_file_cannot_end_the_comment(command: Command) -> None:
 WORDS = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=20)
 
 
-def values(option: click.Option) -> st.SearchStrategy[Any]:
+REGIONS = ["0,0,1,1", "2:0,0,1,0.5,0,1"]
+TEXTS = {
+    "camera": ["0", "97", "/dev/v4l/by-id/ü"],
+    "source": ["demo", 'a "b".mp4', "rtsp://h/1", "gst:a ! b", "camera:1"],
+    "score-threshold": ["0.5", "1", "ü=0.25"],
+    "roi": REGIONS,
+    "mask": REGIONS,
+    "video": ["a.mp4", 'ü "b".AVI'],
+    "webhook": ["https://h/a?b=c"],
+    "offload": ["http://h:8000", "grpc://h:1/m"],
+    "offload-pin": [f"sha256:{'0' * 64}"],
+    "web": ["0", "8080", "[::1]:80"],
+    "mqtt": ["mqtts://h", "mqtt://h:1"],
+    "mqtt-topic": ["1", "a/ü"],
+    "mqtt-user": ["a b", "1"],
+    "mqtt-commands": ["do"],
+    "home-assistant-prefix": ["ha"],
+    "mqtt-qos": ["1", "events=2"],
+}
+
+
+def values(key: str, option: click.Option) -> st.SearchStrategy[Any]:
     """Texts of the command line that an option takes."""
     kind = option.type
+    if isinstance(kind, Checked):
+        return st.sampled_from(TEXTS[key])
     if option.is_flag:
         return st.booleans() if option.secondary_opts else st.just(True)
     if isinstance(kind, click.Choice):
@@ -122,7 +148,8 @@ def values(option: click.Option) -> st.SearchStrategy[Any]:
 GIVEN = st.fixed_dictionaries(
     {},
     optional={
-        key: st.lists(values(option), max_size=3) if option.multiple else values(option) for key, option in OPTIONS.items()
+        key: st.lists(values(key, option), max_size=3) if option.multiple else values(key, option)
+        for key, option in OPTIONS.items()
     },
 )
 
@@ -199,6 +226,11 @@ def test_the_whole_example_holds_without_its_hashes() -> None:
     Path("edge.toml").write_text("\n".join(lines))
     with main.make_context("edge-run", ["--config", "edge.toml", "--track", "--motion-gate", "--home-assistant"]) as context:
         check_idle(context)
+    several_policies = ("offload-budget", "offload-price", "max-error")
+    lines = [line for line in lines if not line.startswith(several_policies)]
+    Path("edge.toml").write_text("\n".join(lines))
+    with main.make_context("edge-run", ["--config", "edge.toml", "--track", "--motion-gate", "--home-assistant"]) as context:
+        check_options(context)
 
 
 def test_the_examples_are_of_options_there_are() -> None:

@@ -152,7 +152,7 @@ def test_a_server_without_tls() -> None:
         ({"ca": str(CERTIFICATES / "README.md")}, "--offload-ca"),
         ({"certificate": "/nowhere.pem"}, "--offload-cert /nowhere.pem: No such file"),
         ({"certificate": CLIENT["certificate"], "key": str(CERTIFICATES / "server.key")}, "key values mismatch"),
-        ({"certificate": CLIENT["certificate"], "key": str(CERTIFICATES / "locked.key")}, "without a password"),
+        ({"certificate": CLIENT["certificate"], "key": str(CERTIFICATES / "locked.key")}, "without a passphrase"),
         ({"certificate": CLIENT["certificate"]}, "--offload-cert"),
         ({"pin": "sha256:12"}, "--offload-pin: expected sha256: and 64 hexadecimal digits"),
         ({"pin": PIN.removeprefix("sha256:")}, "--offload-pin"),

@@ -19,11 +19,13 @@ import pytest
 
 import edge
 from edge.capture.forkserver import FORK_SERVER
+from edge.commands.option_values import class_names
 from edge.commands.run_options import RunOptions
 from edge.commands.run_session import _gate
 from edge.keywords import UNFIT, RunKeywords, options_of
 from edge.sources.base import BaseSource
-from tests.samples import frame, picture, plain, video
+from edge.types import Geometry, Tensor
+from tests.samples import encoded, frame, picture, plain, squares, video
 
 NAMES = [
     "BundleError",
@@ -305,8 +307,9 @@ def test_without_notices_there_are_only_events(tiny_edge: Path) -> None:
 def test_a_sink_that_cannot_open_closes_those_before_it(tmp_path: Path, tiny_edge: Path) -> None:
     events = tmp_path / "events.jsonl"
     before = set(threading.enumerate())
-    with pytest.raises(edge.UsageError, match="--webhook ftp://x: expected"):
-        edge.run([picture()], tiny_edge, events=str(events), webhook="ftp://x")
+    with pytest.raises(edge.EdgeError, match=f"--store {tmp_path}: "):
+        edge.run([picture()], tiny_edge, events=str(events), store=str(tmp_path))
+    assert events.exists()
     assert [thread.name for thread in set(threading.enumerate()) - before if "sink" in thread.name] == []
 
 
@@ -327,8 +330,104 @@ def test_errors_come_at_once(tmp_path: Path, tiny_edge: Path) -> None:
         edge.run("demo", tiny_edge, threshold=0.5)
     with pytest.raises(edge.UsageError, match="a source cannot be a float"):
         edge.run(0.5, tiny_edge)  # type: ignore[call-overload]
-    with pytest.raises(edge.UsageError, match="a source cannot be a ndarray"):
-        edge.run(picture(), tiny_edge)
+
+
+def pictures() -> Iterator[Any]:
+    yield picture()
+
+
+NO_SOURCE = [
+    (picture(), "an array of uint8 [48, 64, 3]; give a list of pictures, as [picture], or call edge.load() for a single one"),
+    (pictures, "pictures itself; give what it returns, as pictures()"),
+    ([pictures], "pictures itself; give what it returns, as pictures()"),
+    (0.5, "a float; give a URI, a camera's number or a Source"),
+]
+
+
+@pytest.mark.parametrize(("source", "line"), NO_SOURCE, ids=["array", "function", "functions", "number"])
+def test_what_is_no_source_is_told_with_what_to_give(source: Any, line: str, tiny_edge: Path) -> None:
+    with pytest.raises(edge.UsageError) as caught:
+        edge.run(source, tiny_edge)
+    assert str(caught.value) == f"edge.run: a source cannot be {line}"
+
+
+REGION = "region '0,0,1': only 3 numbers; expected x,y of at least two points"
+NO_VALUE = [
+    ({"max_frames": "x"}, "max_frames: 'x': expected a whole number"),
+    ({"max_frames": 2.5}, "max_frames: 2.5: expected a whole number"),
+    ({"threads": "x"}, "threads: 'x': expected a whole number"),
+    ({"lanes": True}, "lanes: True: expected a whole number"),
+    ({"mask": [(0, 0), (1, 1)]}, "mask: (0, 0): expected text, as mask='0.1,0.5,0.9,1'"),
+    ({"roi": [[0, 0]]}, "roi: [0, 0]: expected text, as roi='0.1,0.5,0.9,1'"),
+    ({"mask": "0,0,1"}, f"mask: {REGION}"),
+    ({"score_threshold": {"a": 0.5}}, "score_threshold: {'a': 0.5}: expected text, as score_threshold='person=0.6'"),
+    ({"events": True}, "events: True: expected text"),
+    ({"variant": ["a"]}, "variant: ['a']: expected text"),
+    ({"classes": [1]}, "classes: 1: expected names of classes, none with a comma"),
+    ({"classes": ["a,b"]}, "classes: 'a,b': expected names of classes, none with a comma"),
+    ({"webhook": "ftp://x"}, "webhook: ftp://x: expected http://HOST:PORT/PATH"),
+    ({"web": 99999}, "web: 99999: expected PORT or HOST:PORT"),
+]
+
+
+@pytest.mark.parametrize(("options", "line"), NO_VALUE, ids=[line for _, line in NO_VALUE])
+def test_a_value_that_cannot_be(options: dict[str, Any], line: str, tiny_edge: Path) -> None:
+    with pytest.raises(edge.UsageError, match=re.escape(f"edge.run: {line}")):
+        edge.run("demo", tiny_edge, **options)
+
+
+def test_what_a_program_s_own_pictures_raise_is_told(tiny_edge: Path) -> None:
+    mine = ValueError("my camera broke")
+
+    def broken() -> Iterator[Any]:
+        yield picture()
+        raise mine
+
+    loop = edge.run(broken(), tiny_edge)
+    next(loop)
+    with pytest.raises(edge.CaptureError, match="arrays: your pictures raised ValueError: my camera broke") as caught:
+        next(loop)
+    assert caught.value.__cause__ is mine
+
+
+def test_classes_may_be_a_list(tiny_edge: Path) -> None:
+    for classes in (["class 1", "class 2"], ("class 1", "class 2"), "class 1,class 2"):
+        assert class_names(options_of({"source": ["demo"], "classes": classes}).classes) == {"class 1", "class 2"}
+    assert options_of({"source": ["demo"], "offload": "http://h", "redact": ["a", "b"]}).redact == "a,b"
+    with pytest.raises(edge.UsageError, match="class 'clas 3'"):
+        edge.run("demo", tiny_edge, classes=["class 1", "clas 3"])
+
+
+def test_the_packaged_model_is_told_to_be_no_detector() -> None:
+    said = "(without --model an ImageNet classifier with 1000 classes runs; a detector is given with --model BUNDLE)"
+    for options in ({"classes": "person"}, {"track": True}):
+        with pytest.raises(edge.UsageError, match=re.escape(said)):
+            edge.run("demo", **options)  # type: ignore[call-overload]
+
+
+def test_of_another_model_that_is_not_said(tiny_edge: Path) -> None:
+    with pytest.raises(edge.UsageError, match=r"leave it out$"):
+        edge.run("demo", tiny_edge, track=True)
+
+
+def test_sources_of_one_s_own_count_for_masks(tiny_edge: Path) -> None:
+    class Mine(BaseSource):
+        def frames(self) -> Iterator[edge.Frame]:
+            yield frame(plain(100), source="mine")
+
+    with edge.run(["demo", Mine("mine")], tiny_edge, mask="2:0,0,1,1") as loop:
+        assert next(event for event in loop if event.frame.source == "mine").frame.image.any() is np.False_
+    with pytest.raises(edge.UsageError, match="there is no source '3', they are numbered from 1 to 2"):
+        edge.run(["demo", Mine("mine")], tiny_edge, mask="3:0,0,1,1")
+
+
+def test_an_event_is_printed_without_its_picture(tiny_edge: Path) -> None:
+    event = next(edge.run([picture()], tiny_edge))
+    assert repr(event.frame).startswith("Frame(image=uint8 [48, 64, 3], sequence=0, captured_s=")
+    assert set(re.findall(r"(\w+)=", repr(event.frame))) == set(edge.Frame.__dataclass_fields__)
+    assert repr(event.frame) in repr(event)
+    tensor = Tensor(np.zeros((1, 2, 3, 3), np.uint8), Geometry((1, 1), (0, 0), (3, 2)))
+    assert repr(tensor) == f"Tensor(data=uint8 [1, 2, 3, 3], geometry={tensor.geometry})"
 
 
 @pytest.mark.parametrize(
@@ -405,9 +504,25 @@ BLOCKS = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
 
 
 @pytest.mark.parametrize("block", BLOCKS, ids=lambda block: block.splitlines()[-1].strip()[:40])
-def test_the_blocks_of_the_page_run(block: str, tmp_path: Path) -> None:
+def test_the_blocks_of_the_page_run(block: str, tmp_path: Path, tiny_detector: Path) -> None:
+    (tmp_path / "garden.edge").symlink_to(tiny_detector)
+    (tmp_path / "garden").mkdir()
+    for number in range(4):
+        (tmp_path / "garden" / f"{number}.png").write_bytes(encoded(squares(("red", 1, 2)), ".png"))
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", block], capture_output=True, text=True, timeout=60, cwd=tmp_path
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout
+    if "track=True" in block:
+        assert {"red 0: 100%, 8 pixels wide at 8, 16", "red 1: 100%, 8 pixels wide at 8, 16", "enter red 1"} <= set(
+            done.stdout.splitlines()
+        )
+
+
+@pytest.mark.parametrize("kind", [edge.Classes, edge.Detections, edge.Mask])
+def test_the_page_tells_every_field_of_a_result(kind: type) -> None:
+    [table] = re.findall(rf"\| `edge\.{kind.__name__}` \|(.*?)\n\n", PAGE.read_text(), re.DOTALL)
+    told = set(re.findall(r"^\| `(\w+)(?:\(\))?` \|", table, re.MULTILINE))
+    assert set(kind.__dataclass_fields__) <= told  # type: ignore[attr-defined]
+    assert told <= set(dir(kind))

@@ -287,6 +287,17 @@ def test_what_the_sink_lost_is_lost_too() -> None:
     assert sink.lost == 6
 
 
+def test_what_the_sink_loses_meanwhile_is_counted_at_once() -> None:
+    inner = Recorder()
+    sink, _ = queued(inner)
+    sink.emit(event())
+    eventually(lambda: inner.seen)
+    inner.lost += 3  # on a thread of its own, as a broker's refusal of what was handed over
+    assert sink.lost == 3
+    sink.close()
+    assert sink.lost == 3
+
+
 @pytest.mark.parametrize("wants", [False, True])
 def test_pictures_are_let_go_of(wants: bool) -> None:
     inner = Recorder(wants_images=wants)

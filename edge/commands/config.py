@@ -16,6 +16,8 @@ from typing import Any
 
 import click
 
+from edge.commands.option_types import Checked
+
 PREFIX = "EDGE_RUN_"
 NOT_KEYS = frozenset({"help", "version", "config", "print-config", "completion"})
 LARGEST_FILE = 1 << 18
@@ -201,7 +203,7 @@ def _checked(option: click.Option, value: Any, *, environment: bool = False) -> 
 
 def _converted(option: click.Option, value: Any) -> str:
     """The text of one value, which the type of the option takes. Raises _ValueError."""
-    if isinstance(value, bool) and isinstance(option.type, (type(click.STRING), click.types.FuncParamType)):
+    if isinstance(value, bool) and isinstance(option.type, (type(click.STRING), click.types.FuncParamType, Checked)):
         raise _ValueError(f"expected text, got {_shown(value)}")
     if not isinstance(value, (str, int, float)):
         wanted = "text or a number" if option.multiple else "one value"

@@ -12,9 +12,10 @@ from typing import Any
 
 import click
 
-from edge.commands import OneLineCommand, speaker
+from edge.commands import OneLineCommand, interruptible_import, speaker
 from edge.commands.config import Problems, Setting, options_by_key, read_environment, read_file, variable
-from edge.errors import InputError
+from edge.commands.option_types import RefusedValue
+from edge.errors import InputError, UsageError
 
 COMMAND_LINE = "command line"
 MOST_PROBLEMS = 20
@@ -35,6 +36,10 @@ class ConfiguredCommand(OneLineCommand):
         """Parse the command line over what the file and the environment say."""
         if ctx.resilient_parsing:  # a shell asks what could follow
             return super().parse_args(ctx, args)
+        with interruptible_import(self.name or "edge-run"):  # of what checks some values
+            return self._parse_args(ctx, args)
+
+    def _parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         say = speaker(self.name or "edge-run")
         given, _, order = self.make_parser(ctx).parse_args(list(args))
         options = options_by_key(self)
@@ -65,6 +70,8 @@ class ConfiguredCommand(OneLineCommand):
         except click.BadParameter as error:  # an option that is checked by more than its type
             key = keys.get(error.param.name, "") if error.param is not None else ""
             if key not in settings or settings[key].origin == COMMAND_LINE:
+                if isinstance(error, RefusedValue):
+                    raise UsageError(error.line) from None
                 raise
             raise InputError(f"{settings[key].origin}: {key}: {error.message.rstrip('.')}") from None
         for hint in hints:

@@ -7,15 +7,49 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from edge.errors import EdgeError
 from edge.sizes import parse_size
 
 if TYPE_CHECKING:
     from edge.governor import Quiet
     from edge.policies import Allowance
+
+
+class RefusedValue(click.BadParameter):
+    """A value that its parser refuses; `line` is what a command says of it, with the flag."""
+
+    def __init__(self, message: str, line: str, param: click.Parameter | None, ctx: click.Context | None) -> None:
+        super().__init__(message, ctx, param)
+        self.line = line
+
+
+class Checked(click.ParamType[Any]):
+    """Text that the parser of a run takes, which raises EdgeError for another; what it becomes is made by the run."""
+
+    name = "text"
+
+    def __init__(self, check: Callable[[str], None]) -> None:
+        self._check = check
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """The text itself."""
+        text = str(value)
+        if ctx is not None and ctx.resilient_parsing:  # a shell asks what could follow
+            return text
+        try:
+            self._check(text)
+        except EdgeError as error:
+            line = str(error)
+            message = re.sub(r"^--[a-z-]+:? +", "", line)
+            if message == line and param is not None:
+                line = f"{param.opts[0]}: {line}"
+            raise RefusedValue(message, line, param, ctx) from None
+        return text
 
 
 class Number(click.FloatRange):

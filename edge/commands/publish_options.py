@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import click
 
-from edge.commands.option_types import Number
+from edge.commands import option_checks
+from edge.commands.option_types import Checked, Number
 
 WEB_OPTIONS = (
     click.option(
         "--web",
         metavar="[HOST:]PORT",
+        type=Checked(option_checks.check_web),
         help="Serve the live page and /metrics here; on any HOST but loopback a token is needed.  [default: no page]",
     ),
     click.option("--web-token-file", metavar="FILE", help="Ask viewers for the token in this file.  [default: EDGE_WEB_TOKEN]"),
@@ -27,10 +29,18 @@ WEB_OPTIONS = (
 
 MQTT_OPTIONS = (
     click.option(
-        "--mqtt", metavar="URL", help="Publish to this broker: mqtts://HOST[:8883], or mqtt://HOST[:1883] without TLS."
+        "--mqtt",
+        metavar="URL",
+        type=Checked(option_checks.check_broker),
+        help="Publish to this broker: mqtts://HOST[:8883], or mqtt://HOST[:1883] without TLS.",
     ),
-    click.option("--mqtt-topic", metavar="PREFIX", help="Publish below this topic.  [default: edge/ and the host's name]"),
-    click.option("--mqtt-user", metavar="NAME", help="Log in under this name."),
+    click.option(
+        "--mqtt-topic",
+        metavar="PREFIX",
+        type=Checked(option_checks.check_topic("--mqtt-topic")),
+        help="Publish below this topic.  [default: edge/ and the host's name]",
+    ),
+    click.option("--mqtt-user", metavar="NAME", type=Checked(option_checks.check_user), help="Log in under this name."),
     click.option(
         "--mqtt-password-file", metavar="FILE", help="... with the password in this file.  [default: EDGE_MQTT_PASSWORD]"
     ),
@@ -47,6 +57,7 @@ MQTT_OPTIONS = (
     click.option(
         "--mqtt-qos",
         metavar="[TOPIC=]N",
+        type=Checked(option_checks.check_qos),
         multiple=True,
         help="Quality of service 0, 1 or 2, of all topics or of one below the prefix.  [default: state=0, all others 1]",
     ),
@@ -61,12 +72,14 @@ MQTT_OPTIONS = (
     click.option(
         "--mqtt-commands",
         metavar="TOPIC",
+        type=Checked(option_checks.check_topic("--mqtt-commands")),
         help="Take commands (pause, threshold, ...) from below this topic.  [default: no commands]",
     ),
     click.option("--home-assistant/--no-home-assistant", default=False, help="Let Home Assistant find this device."),
     click.option(
         "--home-assistant-prefix",
         metavar="TOPIC",
+        type=Checked(option_checks.check_topic("--home-assistant-prefix")),
         default="homeassistant",
         show_default=True,
         help="... which looks for it below this topic.",

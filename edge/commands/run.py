@@ -8,7 +8,7 @@ import click
 
 from edge.commands import SETTINGS, interruptible_import, version_option
 from edge.commands.configured import ConfiguredCommand, print_config
-from edge.commands.run_options import RunOptions, check_idle, run_options
+from edge.commands.run_options import RunOptions, check_options, run_options
 
 NAME = "edge-run"
 
@@ -27,7 +27,7 @@ def main(**given: Any) -> int:
     """
     options = RunOptions(**given)
     context = click.get_current_context()
-    check_idle(context)
+    check_options(context)
     if print_config(context):
         return 0
     with interruptible_import(NAME):  # only now: --help, --version and completion do without OpenCV and NumPy

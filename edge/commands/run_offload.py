@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from edge.card import Card
-from edge.commands.run_options import RunOptions, class_names
+from edge.commands.option_values import class_names
+from edge.commands.run_options import RunOptions
 from edge.errors import UsageError
 from edge.model import Model
 from edge.offload import Offloader
@@ -39,10 +40,6 @@ def open_offloader(
     """The client for `url`, which sends stored frames as far as `pays_for` their bytes. Raises UsageError."""
     _check_send(options, model)
     redacted = _redacted(options, model, card)
-    if options.spool is not None and options.offload_send == "tensor":
-        raise UsageError(
-            "--spool keeps pictures, which an endpoint asked with --offload-send tensor does not take; leave one out"
-        )
     credentials = Credentials(
         ca=options.offload_ca,
         pin=options.offload_pin,

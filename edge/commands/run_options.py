@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from edge.commands import bundle_option, publish_options, second_look_option, threads_option
+from edge.commands import bundle_option, option_checks, publish_options, second_look_option, threads_option
 from edge.commands.configured import CONFIG_OPTIONS, given_as
-from edge.commands.option_types import Budget, Celsius, Hours, Number, Pixels, Size
+from edge.commands.option_types import Budget, Celsius, Checked, Hours, Number, Pixels, Size
 from edge.commands.publish_options import MQTT_OPTIONS, WEB_OPTIONS
 from edge.errors import UsageError
 
@@ -29,7 +29,7 @@ class RunOptions:
     camera: tuple[str, ...]
     source: tuple[str, ...]
     size: tuple[int, int]
-    rate: float
+    rate: float | None
     pixels: str
     camera_timeout: float | None
     frozen_after: float | None
@@ -105,16 +105,23 @@ class RunOptions:
 
 
 OPTIONS = (
-    click.option("--camera", metavar="N|PATH", multiple=True, help="Read the V4L2 camera /dev/videoN; may be given again."),
+    click.option(
+        "--camera",
+        metavar="N|PATH",
+        type=Checked(option_checks.check_camera),
+        multiple=True,
+        help="Read the V4L2 camera /dev/videoN; may be given again.",
+    ),
     click.option(
         "--source",
         metavar="URI",
+        type=Checked(option_checks.check_source),
         multiple=True,
         help="Read a video file, a picture, a folder, camera:N, picamera:N, rtsp://, http://, 'gst:PIPELINE' or 'demo'; "
         "may be given again: all share one engine, by turns.",
     ),
     click.option("--size", type=Size(), default=(0, 0), help="Ask cameras for this size.  [default: the camera's]"),
-    click.option("--rate", type=Number(0, 1000), default=0.0, help="Ask cameras for this many frames a second."),
+    click.option("--rate", type=Number(0, 1000), help="Ask cameras for this many frames a second.  [default: the camera's]"),
     click.option("--pixels", type=Pixels(), default="", help="Ask for this pixel format.  [default: MJPG from 800 wide]"),
     click.option(
         "--camera-timeout",
@@ -151,6 +158,7 @@ OPTIONS = (
     click.option(
         "--score-threshold",
         metavar="[CLASS=]X",
+        type=Checked(option_checks.check_score_threshold),
         multiple=True,
         help="Report a detector's objects, or those of one class, from this score.  [default: the bundle's]",
     ),
@@ -158,12 +166,14 @@ OPTIONS = (
     click.option(
         "--roi",
         metavar="[N:]X,Y,...",
+        type=Checked(option_checks.check_region),
         multiple=True,
         help="Look only within this polygon, or rectangle of two corners, in fractions of the picture; N: of source N only.",
     ),
     click.option(
         "--mask",
         metavar="[N:]X,Y,...",
+        type=Checked(option_checks.check_region),
         multiple=True,
         help="Paint this polygon black before anything sees the picture; may be given again.",
     ),
@@ -189,8 +199,18 @@ OPTIONS = (
         help="Begin a new events file at this size; 0: never.  [default: 0]",
     ),
     click.option("--keep", type=click.IntRange(1, 1000), default=5, show_default=True, help="Keep so many older events files."),
-    click.option("--video", metavar="PATH", help="Write an annotated video (.mp4, .avi, .mkv)."),
-    click.option("--webhook", metavar="URL", help="POST events as JSON to this address."),
+    click.option(
+        "--video",
+        metavar="PATH",
+        type=Checked(option_checks.check_video),
+        help="Write an annotated video (.mp4, .avi, .mkv).",
+    ),
+    click.option(
+        "--webhook",
+        metavar="URL",
+        type=Checked(option_checks.check_webhook),
+        help="POST events as JSON to this address.",
+    ),
     click.option(
         "--webhook-on",
         type=click.Choice(["changes", "all"]),
@@ -201,7 +221,12 @@ OPTIONS = (
     click.option("--store", metavar="PATH", help="Keep events in this SQLite file."),
     click.option("--keep-days", type=Number(0.001, 36500), default=30.0, show_default=True, help="... for so many days."),
     click.option("--summary", "summary_path", metavar="PATH|-", help="Write the summary as JSON."),
-    click.option("--offload", metavar="URL", help="Ask this Open Inference Protocol v2 endpoint about uncertain frames."),
+    click.option(
+        "--offload",
+        metavar="URL",
+        type=Checked(option_checks.check_endpoint),
+        help="Ask this Open Inference Protocol v2 endpoint about uncertain frames.",
+    ),
     click.option(
         "--policy",
         type=click.Choice(["threshold", "budget", "guarantee"]),
@@ -251,7 +276,10 @@ OPTIONS = (
     click.option("--spool-days", type=Number(0.001, 36500), default=7.0, show_default=True, help="... for so many days."),
     click.option("--offload-ca", metavar="FILE", help="Trust certificates signed by these (PEM) instead of the system's."),
     click.option(
-        "--offload-pin", metavar="sha256:HEX", help="Trust only the certificate of this fingerprint, whoever signed it."
+        "--offload-pin",
+        metavar="sha256:HEX",
+        type=Checked(option_checks.check_pin),
+        help="Trust only the certificate of this fingerprint, whoever signed it.",
     ),
     click.option("--offload-cert", metavar="FILE", help="Show the endpoint this certificate (PEM)."),
     click.option("--offload-key", metavar="FILE", help="... whose key is here, unless it is in the same file."),
@@ -330,45 +358,28 @@ def check_idle(context: click.Context) -> None:
             raise UsageError(f"{given_as(context, name)} does nothing without {flags[needed]}; give both or neither")
 
 
+def check_options(context: click.Context, *, all_sources: bool = True) -> None:
+    """Refuse what needs neither a file, the network nor the model to be known as wrong, and says where it comes from.
+
+    The types of the options have checked each value by itself. `all_sources`: no others are read than those that the
+    options name. Raises UsageError.
+    """
+    check_idle(context)
+    try:
+        option_checks.check_together(RunOptions(**context.params), all_sources=all_sources)
+    except UsageError as error:
+        raise UsageError(_placed(context, str(error))) from None
+
+
+def _placed(context: click.Context, line: str) -> str:
+    """The line with the place in which an option was given instead of the flag that it begins with."""
+    flag, rest = re.fullmatch(r"(--[a-z-]+)?(.*)", line, re.DOTALL).groups()  # type: ignore[union-attr]
+    name = next((parameter.name for parameter in context.command.params if flag in parameter.opts), None)
+    return line if name is None else f"{given_as(context, name)}{rest}"
+
+
 def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Give a function all of edge-run's options, in order."""
     for option in reversed(OPTIONS):
         command = option(command)
     return command
-
-
-def score_thresholds(given: tuple[str, ...]) -> tuple[float | None, dict[str, float]]:
-    """`--score-threshold`: the one for all classes, and those of single ones. Raises UsageError."""
-    general, single = None, {}
-    for text in given:
-        name, _, number = text.rpartition("=")
-        try:
-            value = float(number)
-        except ValueError:
-            value = math.nan
-        if not 0 <= value <= 1:
-            raise UsageError(f"--score-threshold {text}: expected a number from 0 to 1, or CLASS=NUMBER")
-        if name:
-            single[name] = value
-        else:
-            general = value
-    return general, single
-
-
-def class_names(given: str | None) -> frozenset[str] | None:
-    """The names between the commas; None where the option was not given."""
-    return None if given is None else frozenset(name.strip() for name in given.split(","))
-
-
-def for_source(given: tuple[str, ...], flag: str, number: int, sources: int) -> list[str]:
-    """The polygons of `flag` that concern source `number`, from 1. Raises UsageError for a source that is not there."""
-    chosen = []
-    for text in given:
-        prefix, colon, polygon = text.partition(":")
-        if not colon:
-            chosen.append(text)
-        elif not prefix.isdecimal() or not 1 <= int(prefix) <= sources:
-            raise UsageError(f"{flag} {text}: there is no source {prefix!r}, they are numbered from 1 to {sources}")
-        elif int(prefix) == number:
-            chosen.append(polygon)
-    return chosen

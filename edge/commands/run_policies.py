@@ -20,14 +20,10 @@ def rules_of(
     options: RunOptions, model: Model, sources: Sequence[Source], offloader: Offloader | None, say: Callable[[str], None]
 ) -> list[Rule | None]:
     """How each source's confidences are judged, where there is an endpoint to ask. Only a budget is shared."""
-    if options.max_error is not None and options.policy != "guarantee":
-        raise UsageError("--max-error does nothing without --policy guarantee; give both or neither")
     if offloader is None:
         return [None] * len(sources)
     if options.policy == "budget":
         return [_budget(options, offloader)] * len(sources)
-    if options.offload_budget is not None:
-        raise UsageError("--offload-budget does nothing without --policy budget; give both or neither")
     if options.policy == "guarantee":
         selection, promise = _promise(options, model, say)
         return [_guarantee(selection, promise, source) for source in sources]
@@ -43,10 +39,7 @@ def policy_of(rule: Rule | None, options: RunOptions) -> Policy:
 
 def _budget(options: RunOptions, offloader: Offloader) -> Budget:
     allowance, price = options.offload_budget, options.offload_price
-    if allowance is None:
-        raise UsageError("--policy budget needs --offload-budget, as in 5%, 600/h or 20MB/h")
-    if price is not None and (allowance.in_bytes or allowance.per_frame):
-        raise UsageError(f"--offload-price: the budget {allowance.text} is not of money; give an amount as in 0.50/h")
+    assert allowance is not None  # edge.commands.option_checks
     threshold = 1.0 if options.threshold is None else options.threshold
     if allowance.in_bytes:
         return Budget(
@@ -60,11 +53,6 @@ def _budget(options: RunOptions, offloader: Offloader) -> Budget:
 
 def _promise(options: RunOptions, model: Model, say: Callable[[str], None]) -> tuple[Selection, Promise]:
     """The card's promise that is nearest below `--max-error`, which is said."""
-    changing = {"score_threshold", "classes", "roi", "second_look", "threshold"}
-    for name in sorted(changing):
-        if getattr(options, name) not in (None, ()):
-            flag = f"--{name.replace('_', '-')}"
-            raise UsageError(f"--policy guarantee: the bundle's promises are for its own answers; leave {flag} out")
     unit = "object" if options.track else "frame"
     name, alpha = f"{model.name} {model.variant.name}", 0.05 if options.max_error is None else options.max_error
     selection = next((one for one in model.variant.selections if one.unit == unit), None)

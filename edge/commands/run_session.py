@@ -15,8 +15,9 @@ from edge.capture.forkserver import FORK_SERVER
 from edge.card import ANSWERED_TASKS, Card
 from edge.choice import remembered
 from edge.commands.logs import at_level
+from edge.commands.option_values import class_names, for_source, score_thresholds
 from edge.commands.run_governor import governor_of, governs
-from edge.commands.run_options import RunOptions, class_names, for_source, score_thresholds
+from edge.commands.run_options import RunOptions
 from edge.commands.run_outputs import check_targets
 from edge.commands.run_policies import policy_of, rules_of
 from edge.commands.run_report import summarize
@@ -28,6 +29,7 @@ from edge.model import Model, Reopener, open_model
 from edge.monitor import Monitor
 from edge.motion import MotionGate
 from edge.pace import Pace
+from edge.packaged import DEFAULT_BUNDLE
 from edge.policies import Adjustable, Budget, Guarantee, Rule, Threshold
 from edge.privacy import Private
 from edge.protocols import Sink, Source, Task
@@ -44,6 +46,7 @@ if TYPE_CHECKING:
     from edge.offload import Offloader
 
 Say = Callable[[str], None]
+ABOUT_THE_DEFAULT = " (without --model an ImageNet classifier with 1000 classes runs; a detector is given with --model BUNDLE)"
 
 
 @dataclass(slots=True)
@@ -219,7 +222,7 @@ def _sources(options: RunOptions, own: Sequence[Source]) -> list[Source]:
     uris = [camera if camera.startswith("/dev/") else f"camera:{camera}" for camera in options.camera] + list(options.source)
     wish = Wish(
         size_wh=options.size,
-        fps=options.rate,
+        fps=options.rate or 0.0,
         pixels=options.pixels,
         timeout_s=options.camera_timeout,
         frozen_s=options.frozen_after,
@@ -295,9 +298,10 @@ def _scenes(
     _, single = score_thresholds(options.score_threshold)
     wanted, private = class_names(options.classes), class_names(options.redact)
     detector = isinstance(model.task, Detect)
+    hint = ABOUT_THE_DEFAULT if options.model_path == DEFAULT_BUNDLE else ""
     for flag, value in (("--score-threshold", options.score_threshold), ("--track", options.track)):
         if value and not detector:
-            raise UsageError(f"{flag} is for detectors, {model.name} is none; leave it out")
+            raise UsageError(f"{flag} is for detectors, {model.name} is none; leave it out{hint}")
 
     def scene(number: int) -> Scene:
         masks = [parse_region(text) for text in for_source(options.mask, "--mask", number, len(sources))]
@@ -320,7 +324,10 @@ def _scenes(
                 task = Chosen(task, wanted, thresholds, labels=labels)
             return Focus(task, regions[0]) if regions else task
 
-        view(model.task)  # a class that the model does not know is told now
+        try:
+            view(model.task)  # a class that the model does not know is told now
+        except UsageError as error:
+            raise UsageError(f"{error}{hint}") from None
         return Scene(
             policy=policy_of(rules[number - 1], options),
             mask=PrivacyMask(masks) if masks else None,

@@ -10,6 +10,7 @@ from ipaddress import ip_address
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from edge import tls
 from edge.commands.run_options import RunOptions
 from edge.errors import UsageError
 
@@ -48,15 +49,11 @@ class Broker:
 
 def broker_of(options: RunOptions, say: Callable[[str], None]) -> Broker:
     """The broker that the options name. Raises UsageError for a URL, a file or a password that cannot be."""
-    scheme, host, port = _parsed(options.mqtt or "")
-    if scheme == "mqtt":
-        given = {"--mqtt-ca": options.mqtt_ca, "--mqtt-cert": options.mqtt_cert}
-        idle = next((flag for flag, value in given.items() if value), None)
-        if idle is not None:
-            raise UsageError(f"{idle} does nothing over mqtt; use mqtts:// or leave it out")
+    scheme, host, port = parse_address(options.mqtt or "")
+    check_trust(scheme, options)
     user = options.mqtt_user
     if user is not None:
-        _check_user(user)
+        check_user(user)
     broker = Broker(
         scheme,
         host,
@@ -70,8 +67,8 @@ def broker_of(options: RunOptions, say: Callable[[str], None]) -> Broker:
     return broker
 
 
-def _parsed(url: str) -> tuple[str, str, int]:
-    """Scheme, host and port of a URL; one with a password, however it is spelt, is not repeated in the error."""
+def parse_address(url: str) -> tuple[str, str, int]:
+    """Scheme, host and port of a URL. Raises UsageError; a URL with a password, however it is spelt, is not repeated in it."""
     if "@" in url:
         raise UsageError(
             "--mqtt: a URL with a user or a password is not accepted; give --mqtt-user, and the password in "
@@ -90,7 +87,16 @@ def _parsed(url: str) -> tuple[str, str, int]:
     return parts.scheme, host, port or PORTS[parts.scheme]
 
 
-def _check_user(user: str) -> None:
+def check_trust(scheme: str, options: RunOptions) -> None:
+    """Refuse certificates where nothing is encrypted. Raises UsageError."""
+    given = {"--mqtt-ca": options.mqtt_ca, "--mqtt-cert": options.mqtt_cert}
+    idle = next((flag for flag, value in given.items() if value), None)
+    if scheme == "mqtt" and idle is not None:
+        raise UsageError(f"{idle} does nothing over mqtt; use mqtts:// or leave it out")
+
+
+def check_user(user: str) -> None:
+    """Refuse a name that nobody can log in under. Raises UsageError."""
     if not user or not user.isprintable() or len(user.encode()) > PASSWORD_LIMIT_BYTES:
         raise UsageError("--mqtt-user: expected a name of printable characters")
 
@@ -124,40 +130,24 @@ def _context(options: RunOptions) -> ssl.SSLContext:
     if options.mqtt_ca is None:
         context.load_default_certs()
     else:
-        try:
-            context.load_verify_locations(options.mqtt_ca)
-        except (OSError, ssl.SSLError) as error:
-            raise UsageError(f"--mqtt-ca {options.mqtt_ca}: {_reason(error)}; give a PEM file of certificates") from None
+        tls.trust(context, "--mqtt-ca", options.mqtt_ca)
     if options.mqtt_cert is not None:
-        key = options.mqtt_key
-        try:
-            context.load_cert_chain(options.mqtt_cert, key, password=_no_password)
-        except (OSError, ssl.SSLError) as error:
-            where = f"--mqtt-cert {options.mqtt_cert}" + (f", --mqtt-key {key}" if key else "")
-            there = "" if key else " in one file, or the key as --mqtt-key"
-            raise UsageError(
-                f"{where}: {_reason(error)}; give a PEM certificate and its key{there}, without a password"
-            ) from None
+        tls.load_chain(context, "--mqtt", options.mqtt_cert, options.mqtt_key)
     return context
 
 
 class _ClosedOnFailure(ssl.SSLSocket):
-    """A socket that is closed when its handshake fails: paho leaves that to the garbage collector."""
+    """A socket that is closed when its handshake fails: paho leaves that to the garbage collector.
+
+    A peer that hangs up meanwhile is an SSLEOFError, however it does so.
+    """
 
     def do_handshake(self, block: bool = False) -> None:
         try:
             super().do_handshake(block)
+        except ConnectionError as error:
+            self.close()
+            raise ssl.SSLEOFError(ssl.SSL_ERROR_EOF, "the connection was lost") from error
         except BaseException:
             self.close()
             raise
-
-
-def _no_password() -> str:
-    """Instead of a question on the terminal."""
-    return ""
-
-
-def _reason(error: OSError) -> str:
-    if isinstance(error, ssl.SSLError):
-        return error.reason.replace("_", " ").lower() if error.reason else "no PEM certificate with its key"
-    return error.strerror or "cannot be read"

@@ -29,7 +29,7 @@ from edge.mqtt.address import Broker
 from edge.mqtt.client import Allowed, allowed, end_of_session, new_client, of_message, subscription
 from edge.mqtt.outbox import Outbox
 from edge.mqtt.topics import Message
-from edge.mqtt.trouble import Outages, hint, in_words
+from edge.mqtt.trouble import Outages, hint, in_words, speaks_no_tls
 
 CONNACK_S = 10.0
 STEADY_S = 10.0
@@ -88,6 +88,7 @@ class Connection:
         self._fresh: dict[str, Message] = {}
         self._under_way: dict[int, Message] = {}
         self._up = self._slow = self._stopping = False
+        self._encrypted, self._answered = broker.tls is not None, False
         self._trouble = ""
         self._closing_s: float | None = None
         self._waker, self._woken = socket.socketpair()
@@ -133,6 +134,8 @@ class Connection:
                 self._serve()
             except Exception as error:  # whatever it is, the thread lives on
                 self._trouble = in_words(error)
+                if speaks_no_tls(error) and not self._answered:
+                    self._trouble += "; does it want mqtt://?"
                 self._hang_up()
             failures = 1 if self._up and time.monotonic() - begun_s > STEADY_S else failures + 1
             if self._up:
@@ -140,7 +143,7 @@ class Connection:
             self._up = False
             self._outbox.broker_is(there=False)
             if self._closing_s is None:
-                self._outages.trouble(self._trouble or "the connection was lost")
+                self._outages.trouble(self._trouble)
                 self._wait(pause_s(failures, self._slow))
             if self._closing_s is not None and (last or self._stopping or not (self._outbox or self._under_way)):
                 return
@@ -160,7 +163,7 @@ class Connection:
             now_s = time.monotonic()
             if not self._up:
                 if self._stopping or now_s > min(connack_s, self._closing_s or connack_s):
-                    self._trouble = self._trouble or "no answer to our connect"
+                    self._trouble = self._trouble or f"no answer to our connect{self._may_want_tls}"
                     self._hang_up()
                     return
                 continue
@@ -174,6 +177,12 @@ class Connection:
             if self._closing_s is not None and (self._stopping or now_s > self._closing_s or not self._busy):
                 self._part()
                 return
+        self._trouble = self._trouble or f"the connection was lost{self._may_want_tls}"
+
+    @property
+    def _may_want_tls(self) -> str:
+        """What to ask where the broker takes our connections and has never answered over one."""
+        return "" if self._encrypted or self._answered else "; does it want mqtts://?"
 
     @property
     def _busy(self) -> bool:
@@ -256,8 +265,9 @@ class Connection:
     def _on_connect(
         self, client: mqtt.Client, _: object, flags: mqtt.ConnectFlags, reason: ReasonCode, more: Properties | None
     ) -> None:
+        self._answered = True
         if reason.is_failure:
-            self._refused("refused", reason)
+            self._refused("refused", reason, of_connect=True)
             return
         self._allowed = allows = allowed(more)
         self._outbox.broker_is(there=True)
@@ -291,7 +301,7 @@ class Connection:
     def _on_message(self, _: mqtt.Client, __: object, message: mqtt.MQTTMessage) -> None:
         self._tell(self._talk.heard(message.topic, bytes(message.payload), retained=message.retain))
 
-    def _refused(self, what: str, reason: ReasonCode) -> None:
-        advice = hint(reason.value)
+    def _refused(self, what: str, reason: ReasonCode, *, of_connect: bool = False) -> None:
+        advice = hint(reason.value, of_connect=of_connect)
         self._slow = bool(advice)
         self._trouble = f"{what}: {str(reason).lower()}" + (f"; {advice}" if advice else "")

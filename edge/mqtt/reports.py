@@ -56,7 +56,7 @@ class Reports:
     @property
     def subscriptions(self) -> tuple[str, ...]:
         """What we want to hear."""
-        commands = () if self._commands is None else self._commands.topics
+        commands = () if self._commands is None else (self._commands.subscription,)
         return commands if self._home is None else (*commands, self._home.birth_topic)
 
     def greeting(self) -> Iterator[Message]:

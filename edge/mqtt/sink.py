@@ -20,8 +20,12 @@ class MqttSink:
 
     def __init__(self, connection: Connection, outbox: Outbox, reports: Reports, on: Literal["changes", "all", "none"]) -> None:
         self._connection, self._outbox, self._reports, self._on = connection, outbox, reports, on
-        self.lost = 0
         connection.start()
+
+    @property
+    def lost(self) -> int:
+        """Also what the connection's thread has lost since the last event."""
+        return self._outbox.lost
 
     def wants(self, event: Event | Notice) -> bool:
         """Whether the event is one to be published."""
@@ -31,7 +35,6 @@ class MqttSink:
         """Queue a message; never waits."""
         if self.wants(event):
             self._connection.put(self._reports.of(event))
-            self.lost = self._outbox.lost
 
     def stop(self) -> None:
         """Make `close` end at once, from any thread."""
@@ -40,4 +43,3 @@ class MqttSink:
     def close(self) -> None:
         """Publish what is left, for some seconds at most, and say that the board is gone."""
         self._connection.close()
-        self.lost = self._outbox.lost

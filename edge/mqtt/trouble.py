@@ -21,17 +21,30 @@ REFUSALS = {
     0x9B: "try --mqtt-qos availability=0",
 }
 """Reason codes that stay until a person does something, and what that is: MQTT 5.0, section 2.4."""
+REFUSALS_OF_CONNECT = REFUSALS | {0x87: "check --mqtt-user, the password and the broker's access list"}
+"""Mosquitto says "not authorized" of a wrong password, too."""
 
 
-def hint(code: int) -> str:
+NO_TLS = {"WRONG_VERSION_NUMBER", "PACKET_LENGTH_TOO_LONG"}
+"""What OpenSSL makes of bytes that are none of TLS; the second of a CONNACK."""
+
+
+def hint(code: int, *, of_connect: bool) -> str:
     """What a person is to do about a reason code; nothing where it may well pass."""
-    return REFUSALS.get(code, "")
+    return (REFUSALS_OF_CONNECT if of_connect else REFUSALS).get(code, "")
+
+
+def speaks_no_tls(error: Exception) -> bool:
+    """Whether a peer that took the connection may be one without TLS: it answered in another language, or hung up."""
+    return isinstance(error, ssl.SSLEOFError) or (isinstance(error, ssl.SSLError) and error.reason in NO_TLS)
 
 
 def in_words(error: Exception) -> str:
     """Why there is no connection."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"its certificate is not trusted: {error.verify_message.rstrip('.')}; check --mqtt-ca and the host's name"
+    if isinstance(error, ssl.SSLEOFError):
+        return "no TLS connection: the connection was lost"
     if isinstance(error, ssl.SSLError):
         return f"no TLS connection: {(getattr(error, 'reason', None) or 'handshake failed').replace('_', ' ').lower()}"
     if isinstance(error, socket.gaierror):

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from urllib3.util.ssl_ import create_urllib3_context
 
+from edge import tls
 from edge.errors import UsageError
 from edge.offload.address import Address
 
@@ -65,21 +66,11 @@ class Credentials:
         signed = self.ca is not None or self.pin is None
         context = create_urllib3_context(cert_reqs=ssl.CERT_REQUIRED if signed else ssl.CERT_NONE)
         if self.ca is not None:
-            try:
-                context.load_verify_locations(self.ca)
-            except (OSError, ssl.SSLError) as error:
-                raise UsageError(f"--offload-ca {self.ca}: {_reason(error)}; give a PEM file of certificates") from None
+            tls.trust(context, "--offload-ca", self.ca)
         elif signed:
             context.load_default_certs()
         if self.certificate is not None:
-            try:
-                context.load_cert_chain(self.certificate, self.key, password=_no_password)
-            except (OSError, ssl.SSLError) as error:
-                where = f"--offload-cert {self.certificate}" + (f", --offload-key {self.key}" if self.key else "")
-                there = " in one file, or the key as --offload-key" if self.key is None else ""
-                raise UsageError(
-                    f"{where}: {_reason(error)}; give a PEM certificate and its key{there}, without a password"
-                ) from None
+            tls.load_chain(context, "--offload", self.certificate, self.key)
         return context
 
     def authorities(self) -> bytes | None:
@@ -116,14 +107,3 @@ class Credentials:
         if not re.fullmatch(r"[\x21-\x7e]+", token):
             raise UsageError(f"{where}: expected one bearer token of ASCII characters without spaces")
         return token
-
-
-def _no_password() -> str:
-    """Instead of a question on the terminal."""
-    return ""
-
-
-def _reason(error: OSError) -> str:
-    if isinstance(error, ssl.SSLError):
-        return error.reason.replace("_", " ").lower() if error.reason else "no PEM certificate with its key"
-    return error.strerror or "cannot be read"

@@ -77,7 +77,6 @@ class QueuedSink:
         waits: bool,
         lossy: bool = False,
     ) -> None:
-        self.lost = 0
         self.wants_images = sink.wants_images
         self._sink = sink
         self._name = name
@@ -98,6 +97,11 @@ class QueuedSink:
         self._said: set[type[Exception]] = set()
         self._thread = threading.Thread(target=self._work, name=f"sink {name}", daemon=True)
         self._thread.start()
+
+    @property
+    def lost(self) -> int:
+        """How many events were dropped here, and how many the sink has lost by now, on whichever thread."""
+        return self._dropped + self._sink.lost
 
     def emit(self, event: Event | Notice) -> None:
         """Queue an event. Raises ReaderGoneError when the sink has met it with an earlier one."""
@@ -168,9 +172,8 @@ class QueuedSink:
             self._wake.wait(left_s)
 
     def _drop(self, count: int) -> None:
-        """Count events as lost, and take in what the sink itself has counted; with the lock held."""
+        """Count events as lost; with the lock held."""
         self._dropped += 0 if self._lossy else count
-        self.lost = self._dropped + self._sink.lost
 
     def _work(self) -> None:
         while self._hand_over():
@@ -179,8 +182,6 @@ class QueuedSink:
             self._sink.close()
         except Exception as error:
             self._say(f"{self._name}: {one_line(f'{type(error).__name__}: {error}')}")
-        with self._wake:
-            self._drop(0)
 
     def _hand_over(self) -> bool:
         """Give the sink one event, waiting for it; False when there will be no more. On return no event is referred to."""

@@ -17,7 +17,7 @@ class ArraySource(BaseSource):
     """Frames from BGR pictures uint8 [height, width, 3], taken one after another as the loop wants them.
 
     Nobody may write into a picture that was given away; where the loop itself does, as for a mask, it is to be `copied`.
-    Raises CaptureError for anything else than such a picture.
+    Raises CaptureError for anything else than such a picture, and for what the pictures themselves raise.
     """
 
     def __init__(self, pictures: Iterable[Any], name: str = "arrays", *, copied: bool = False) -> None:
@@ -27,7 +27,7 @@ class ArraySource(BaseSource):
     def frames(self) -> Iterator[Frame]:
         """A frame for each picture."""
         begun_s = time.monotonic()
-        for sequence, picture in enumerate(self._pictures):
+        for sequence, picture in enumerate(self._given()):
             if self.stopped:
                 return
             if (fault := picture_fault(picture)) is not None:
@@ -35,6 +35,12 @@ class ArraySource(BaseSource):
             now_s = time.monotonic()
             yield Frame(picture.copy() if self._copied else picture, sequence, now_s, self.name, (now_s - begun_s) * 1e3)
             begun_s = time.monotonic()
+
+    def _given(self) -> Iterator[Any]:
+        try:
+            yield from self._pictures
+        except Exception as error:  # of the program's own
+            raise CaptureError(f"{self.name}: your pictures raised {type(error).__name__}: {error}") from error
 
 
 def picture_fault(picture: object) -> str | None:

@@ -178,7 +178,7 @@ def url(broker: Mosquitto) -> str:
     return f"mqtts://{broker.host}:{broker.port}"
 
 
-def published(board: Board, said: list[str], closing: ExitStack, *arguments: str) -> MqttSink:
+def published(board: Board, said: list[str], closing: ExitStack, *arguments: object) -> MqttSink:
     sink = open_mqtt(options(*arguments), board.monitor, said.append)
 
     def end() -> None:
@@ -215,8 +215,10 @@ def test_edge_run_is_published_commanded_and_missed(
 
     broker.publish("viewer", "edge-set/porch/pause", "ON")  # the access list does not let it
     broker.publish("owner", "edge-set/other/pause", "ON")
+    broker.publish("owner", "edge-set/porch/nothing", "ON")
     broker.publish("owner", "edge-set/porch/pause", "ON", "-r")
     viewer.wait(lambda viewer: any("retained" in text for text in viewer.of("edge/porch/notices")))
+    assert any("edge-set/porch/nothing: no such command" in text for text in viewer.of("edge/porch/notices"))
     assert not paused(viewer)
     broker.publish("owner", "edge-set/porch/pause", "ON")
     viewer.wait(paused)
@@ -291,14 +293,31 @@ def test_the_newest_are_kept_for_a_broker_that_is_away(
     assert sum("no more events are kept" in line for line in said) == 1
 
 
+@pytest.mark.parametrize("user", [("--mqtt-user", "porch"), ("--mqtt-user", "nobody"), ()])
 def test_a_wrong_password_is_said_in_words(
-    broker: Mosquitto, closing: ExitStack, login: tuple[str, ...], said: list[str], monkeypatch: pytest.MonkeyPatch
+    broker: Mosquitto, closing: ExitStack, said: list[str], monkeypatch: pytest.MonkeyPatch, user: tuple[str, ...]
 ) -> None:
     monkeypatch.setenv("EDGE_MQTT_PASSWORD", "a guess")
-    published(Board(), said, closing, url(broker), *login)
+    published(Board(), said, closing, url(broker), *user, "--mqtt-ca", CA, "--mqtt-topic", "edge/porch")
     wait(lambda: said)
-    assert "refused: not authorized" in said[0] or "refused: bad user name or password" in said[0]
+    assert "refused: not authorized; check --mqtt-user, the password and the broker's access list" in said[0]
     assert "a guess" not in said[0]
+
+
+def test_the_scheme_of_another_port_is_asked_about(
+    tmp_path: Path, unused_port: int, closing: ExitStack, login: tuple[str, ...], said: list[str]
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        plain: int = probe.getsockname()[1]
+    broker = Mosquitto(tmp_path, unused_port, more=f"listener {plain} 127.0.0.1\n")
+    closing.callback(broker.kill)
+    published(Board(), said, closing, f"mqtt://127.0.0.1:{unused_port}", "--mqtt-topic", "edge/porch")
+    wait(lambda: said)
+    assert "the connection was lost; does it want mqtts://?" in said[0]
+    others: list[str] = []
+    published(Board(), others, closing, f"mqtts://127.0.0.1:{plain}", *login)
+    wait(lambda: others)
+    assert "no TLS connection: the connection was lost; does it want mqtt://?" in others[0]
 
 
 def test_a_certificate_that_nobody_trusts_is_not(broker: Mosquitto, closing: ExitStack, said: list[str]) -> None:

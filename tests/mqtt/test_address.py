@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import ssl
+import struct
 from pathlib import Path
 
 import pytest
@@ -152,6 +153,20 @@ def test_a_socket_whose_handshake_fails_is_closed() -> None:
         assert encrypted.fileno() == -1
 
 
+def test_a_peer_that_hangs_up_in_the_handshake_is_told_from_one_that_cannot_be_reached() -> None:
+    context = opened("mqtts://localhost", "--mqtt-ca", CERTIFICATES / "ca.pem").tls
+    assert context is not None
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        ours = socket.create_connection(listener.getsockname())
+        theirs, _ = listener.accept()
+        encrypted = context.wrap_socket(ours, server_hostname="localhost", do_handshake_on_connect=False)
+        theirs.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # a reset
+        theirs.close()
+        with pytest.raises(ssl.SSLEOFError):
+            encrypted.do_handshake()
+        assert encrypted.fileno() == -1
+
+
 @pytest.mark.parametrize(
     ("more", "part"),
     [
@@ -159,7 +174,7 @@ def test_a_socket_whose_handshake_fails_is_closed() -> None:
         (("--mqtt-ca", CERTIFICATES / "server.key"), "give a PEM file of certificates"),
         (("--mqtt-cert", CERTIFICATES / "client.pem"), "the key as --mqtt-key"),
         (("--mqtt-cert", CERTIFICATES / "client.pem", "--mqtt-key", CERTIFICATES / "server.key"), "mismatch"),
-        (("--mqtt-cert", CERTIFICATES / "client.pem", "--mqtt-key", CERTIFICATES / "locked.key"), "without a password"),
+        (("--mqtt-cert", CERTIFICATES / "client.pem", "--mqtt-key", CERTIFICATES / "locked.key"), "without a passphrase"),
     ],
 )
 def test_certificates_that_cannot_be_used(more: tuple[object, ...], part: str) -> None:

@@ -76,10 +76,27 @@ def test_a_retained_command_is_not_obeyed(controls: Controls) -> None:
     assert not controls.paused
 
 
-@pytest.mark.parametrize("topic", ["pause", "set", "set/pause/x", "other/pause", "set/PAUSE", "set//pause"])
-def test_no_other_topic_is_obeyed(controls: Controls, topic: str) -> None:
+@pytest.mark.parametrize("topic", ["pause", "other/pause", "setting/pause", "/set/pause"])
+def test_no_other_topic_is_heard(controls: Controls, topic: str) -> None:
     assert Commands("set", controls).heard(topic, b"ON", retained=False) == ""
     assert not controls.paused
+
+
+@pytest.mark.parametrize("topic", ["set", "set/", "set/nothing", "set/pause/x", "set/PAUSE", "set//pause"])
+@pytest.mark.parametrize("retained", [False, True])
+def test_what_is_no_command_is_told_once_with_those_that_are(controls: Controls, topic: str, retained: bool) -> None:
+    commands = Commands("set", controls)
+    refusal = commands.heard(topic, b"ON", retained=retained)
+    assert refusal == f"{topic}: no such command; there are set/pause, set/gate, set/threshold, set/score_threshold"
+    assert not commands.heard(topic, b"OFF", retained=retained)
+    assert not controls.notices
+
+
+def test_a_topic_that_somebody_made_up_is_told_in_a_short_line(controls: Controls) -> None:
+    refusal = Commands("set", controls).heard(f"set/\0\n{'x' * 60000}", b"ON", retained=False)
+    assert len(refusal) < 200
+    assert refusal.isprintable()
+    assert "there are set/pause" in refusal
 
 
 def test_the_same_mistake_is_told_once_until_a_right_one(controls: Controls) -> None:

@@ -53,8 +53,8 @@ def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 def opened(broker: TinyBroker, said: list[str]) -> Iterator[Open]:
     sinks: list[MqttSink] = []
 
-    def open_(*more: object, board: Board | None = None, port: int | None = None) -> MqttSink:
-        chosen = options(f"mqtt://127.0.0.1:{port or broker.port}", "--mqtt-topic", "a", *more)
+    def open_(*more: object, board: Board | None = None, port: int | None = None, scheme: str = "mqtt") -> MqttSink:
+        chosen = options(f"{scheme}://127.0.0.1:{port or broker.port}", "--mqtt-topic", "a", *more)
         sinks.append(open_mqtt(chosen, (board or Board()).monitor, said.append))
         return sinks[-1]
 
@@ -245,6 +245,7 @@ def test_what_may_not_be_published_is_lost_and_said_once(broker: TinyBroker, ope
     for number in range(3):
         sink.emit(seen(number))
     broker.wait(lambda broker: len(broker.of("a/events")) == 3)
+    wait(lambda: sink.lost == 3)  # before the next event, or the end
     sink.close()
     assert sink.lost == 3
     assert [line for line in said if "refused" in line] == [
@@ -256,7 +257,7 @@ def test_what_may_not_be_published_is_lost_and_said_once(broker: TinyBroker, ope
     ("code", "words"),
     [
         (0x86, "bad user name or password; check --mqtt-user"),
-        (0x87, "not authorized; the broker's access list"),
+        (0x87, "not authorized; check --mqtt-user, the password and the broker's access list; the loop"),
         (0x84, "it does not speak MQTT 5"),
     ],
 )
@@ -283,6 +284,15 @@ def test_a_broker_that_throws_us_out_is_understood_and_seen_less_and_less(
     broker.wait(lambda broker: len(broker.connects) > 3)
     assert pauses[:3] == [(1, True), (2, True), (3, True)]
     wait(lambda: any("session taken over; another client has our name" in line for line in said))
+
+
+def test_what_the_access_list_forbids_later_is_no_matter_of_the_password(
+    broker: TinyBroker, opened: Open, said: list[str]
+) -> None:
+    broker.manners.ends_after, broker.manners.end = 1, 0x87
+    opened()
+    wait(lambda: len(said) > 1)
+    assert "not authorized; the broker's access list must allow" in said[1]
 
 
 def test_a_broker_that_is_not_there_is_said_once_and_waited_for(opened: Open, said: list[str], unused_port: int) -> None:
@@ -326,8 +336,47 @@ def test_a_broker_that_never_lets_us_in_is_tried_again(
     broker.manners.connack = None
     opened()
     broker.wait(lambda broker: len(broker.connects) > 2)
-    assert "no answer to our connect" in said[0]
+    assert "no answer to our connect; does it want mqtts://?; the loop" in said[0]
     assert len(said) == 1
+
+
+@pytest.mark.parametrize(
+    ("scheme", "answer", "words"),
+    [
+        ("mqtt", b"\x15\x03\x03\0\x02\x02\x46", "the connection was lost; does it want mqtts://?"),  # an alert of TLS
+        ("mqtt", b"", "the connection was lost; does it want mqtts://?"),
+        ("mqtts", b"\xe0\x01\x81\0\0", "no TLS connection: wrong version number; does it want mqtt://?"),  # a DISCONNECT
+        ("mqtts", b"\x20\x03\0\x81\0", "no TLS connection: packet length too long; does it want mqtt://?"),  # a CONNACK
+        ("mqtts", b"", "no TLS connection: the connection was lost; does it want mqtt://?"),
+    ],
+)
+def test_the_other_scheme_is_asked_about_where_nobody_speaks_ours(
+    opened: Open, said: list[str], scheme: str, answer: bytes, words: str
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as stranger:
+        port = stranger.getsockname()[1]
+        opened(scheme=scheme, port=port)
+        for _ in range(2):
+            peer, _ = stranger.accept()
+            with peer:
+                peer.recv(4096)
+                peer.sendall(answer)
+    name = f"mqtt: {scheme}://127.0.0.1:{port}"
+    wait(lambda: said)
+    assert said[0] == f"{name}: {words}; the loop goes on, and this is tried again"
+    assert not any(words in line for line in said[1:])
+
+
+def test_it_is_not_asked_about_where_the_broker_has_answered(broker: TinyBroker, opened: Open, said: list[str]) -> None:
+    broker.manners.connack = 0x88
+    opened()
+    wait(lambda: said)
+    broker.break_off()
+    broker.manners.connack = 0
+    broker.wait(lambda broker: broker.of("a/state"))
+    broker.break_off()
+    wait(lambda: len(said) == 4)
+    assert not any("does it want" in line for line in said)
 
 
 def test_a_broker_that_does_not_read_fills_no_memory(broker: TinyBroker, opened: Open) -> None:
@@ -387,7 +436,7 @@ def test_nonsense_ends_the_connection_and_not_the_thread(broker: TinyBroker, ope
 def test_a_failure_of_ours_ends_the_connection_and_not_the_thread(broker: TinyBroker, opened: Open, said: list[str]) -> None:
     board = Board()
     opened("--mqtt-commands", "set", board=board)
-    broker.wait(lambda broker: len(broker.subscribed) == 4 and broker.of("a/state"))
+    broker.wait(lambda broker: broker.subscribed == ["set/#"] and broker.of("a/state"))
     board.controls.pause = None  # type: ignore[assignment, method-assign]
     broker.publish("set/pause", b"ON")
     broker.wait(lambda broker: len(broker.connects) == 2)
@@ -445,12 +494,15 @@ def test_the_end_does_not_wait_when_it_is_told_to(broker: TinyBroker, opened: Op
 def test_commands_are_obeyed_from_their_topic_only(broker: TinyBroker, opened: Open) -> None:
     board = Board()
     opened("--mqtt-commands", "set", "--home-assistant", board=board)
-    broker.wait(lambda broker: len(broker.subscribed) == 5 and broker.of("a/state"))
+    broker.wait(lambda broker: len(broker.subscribed) == 2 and broker.of("a/state"))
     assert broker.options == {0b00_10_1_1_01}  # nothing retained before, retained as published, not our own, QoS 1
     broker.publish("a/pause", b"ON")
     broker.publish("other/pause", b"ON")
+    broker.publish("set/nothing", b"ON")
+    broker.publish("set/nothing", b"OFF")
     broker.publish("set/pause", b"ON", retain=True)
-    broker.wait(lambda broker: broker.of("a/notices"))
+    broker.wait(lambda broker: len(broker.of("a/notices")) == 2)
+    assert "set/nothing: no such command; there are set/pause" in json.loads(broker.of("a/notices")[0].payload)["text"]
     assert not board.controls.paused
     broker.publish("set/pause", b"ON")
     broker.wait(lambda broker: json.loads(broker.of("a/state")[-1].payload)["controls"]["paused"])
@@ -490,7 +542,7 @@ def test_a_subscription_that_is_refused_is_said(broker: TinyBroker, opened: Open
     broker.manners.suback = 0x87
     opened("--mqtt-commands", "set").emit(seen(1))
     broker.wait(lambda broker: broker.of("a/events"))
-    wait(lambda: any(line.endswith("subscribing to set/pause is refused: not authorized") for line in said))
+    wait(lambda: any(line.endswith("subscribing to set/# is refused: not authorized") for line in said))
 
 
 def test_home_assistant_is_told_at_its_birth(broker: TinyBroker, opened: Open) -> None:
@@ -535,6 +587,7 @@ def test_pauses_grow_by_chance_from_one_second_to_a_minute(monkeypatch: pytest.M
         (ConnectionRefusedError(111, "Connection refused"), "connection refused"),
         (TimeoutError("timed out"), "no answer in time"),
         (socket.gaierror(-2, "Name or service not known"), "the host's name is not known"),
+        (ssl.SSLEOFError(8, "the connection was lost"), "no TLS connection: the connection was lost"),
         (ssl.SSLError(1, "[SSL: WRONG_VERSION_NUMBER] wrong version number"), "no TLS connection: "),
         (OSError(113, "No route to host"), "no route to host"),
         (ValueError("odd"), "ValueError: odd"),

@@ -69,7 +69,7 @@ def test_the_greeting_has_all_that_is_retained(reports: Reports) -> None:
 
 
 def test_it_listens_to_commands_and_to_home_assistant_only(reports: Reports, board: Board, said: list[str]) -> None:
-    assert reports.subscriptions == ("set/pause", "set/gate", "set/threshold", "set/score_threshold", "homeassistant/status")
+    assert reports.subscriptions == ("set/#", "homeassistant/status")
     assert Reports(topics_of("a", ()), board.monitor, said.append).subscriptions == ()
 
 
