@@ -19,15 +19,20 @@ PAGES = {
     "evaluation": ("Record of a training", "What `edge-train` writes beside its report."),
     "config": ("Keys of edge.toml", "What `edge-run --config FILE` reads; [configuration](../configuration.md) tells how."),
     "doctor": ("Checks of edge-doctor", "What `edge-doctor --json` prints."),
+    "status": (
+        "Status of a run",
+        "`status` in `/status.json` of the [live page](../web.md), `state` over [MQTT](../mqtt.md) without its history, and "
+        "`Run.status()` of [Python](../python.md).",
+    ),
+    "log": ("Log line", "A line that any command says with [`--log-json`](../terminal.md#json-lines)."),
 }
-"""Schema → the title and first sentence of its page. What a schema without an entry says is told elsewhere."""
+"""Schema → the title and first sentence of its page."""
 
 
 def reference_pages(schemas: Mapping[str, Schema]) -> Iterator[tuple[str, str]]:
-    """The file name and Markdown of each schema that has a page."""
+    """The file name and Markdown of each schema's page."""
     for name, schema in schemas.items():
-        if name in PAGES:
-            yield f"{name}.md", page(name, schema)
+        yield f"{name}.md", page(name, schema)
 
 
 def page(name: str, schema: Schema) -> str:

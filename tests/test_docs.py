@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
+import inspect
 import json
 import re
 import subprocess
@@ -12,6 +14,8 @@ from types import ModuleType
 
 import pytest
 
+import edge
+from edge.types import Classes, Detections, Mask
 from tests.docs_blocks import REPOSITORY, Block, blocks, commands, ours, pages, parse, runnable, tracked
 
 PAGES = tracked("*.md")
@@ -135,3 +139,22 @@ def test_fields_that_are_explained_exist(reference_pages: ModuleType) -> None:
     objects = {name: what for schema in schemas for name, what in schema["$defs"].items()}
     for name, fields in reference_pages.FIELDS.items():
         assert set(fields) <= set(objects[name]["properties"]), name
+
+
+def test_the_reference_has_the_arguments_of_run_and_every_field_of_a_result() -> None:
+    text = (REPOSITORY / "docs/reference/python.md").read_text()
+    parameters = inspect.signature(edge.run).parameters.values()
+    told = [str(one.replace(annotation=one.empty)) for one in parameters]
+    star = next(place for place, one in enumerate(parameters) if one.kind is one.KEYWORD_ONLY)
+    assert f"edge.run({', '.join([*told[:star], '*', *told[star:]])}) -> Run" in text
+    for kind in (Classes, Detections, Mask):
+        (table,) = re.findall(rf"^\| `{kind.__name__}`:.*?\n\n", text, re.MULTILINE | re.DOTALL)
+        rows = re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)
+        assert {field.name for field in dataclasses.fields(kind)} <= set(rows)
+        assert [name for name in rows if not hasattr(kind, name)] == []
+
+
+def test_every_schema_has_a_page_in_the_navigation() -> None:
+    navigation = (REPOSITORY / "mkdocs.yml").read_text()
+    for schema in (REPOSITORY / "docs/schema").glob("*.json"):
+        assert f": reference/{schema.stem}.md\n" in navigation

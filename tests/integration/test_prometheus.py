@@ -154,7 +154,7 @@ def watch(tmp_path: Path, unused_port: int) -> Iterator[Callable[[str], Api]]:
                 "15s": "1s",
                 "/etc/prometheus/edge-token": str(token),
                 "/etc/prometheus/edge-ca.pem": str(CERTIFICATES / "ca.pem"),
-                '"garden.example:8080", "gate.example:8080"': f'"{target}"',
+                '"gate.example:8080", "porch.example:8080", "yard.example:8080"': f'"{target}"',
             }.items():
                 assert old in text
                 text = text.replace(old, new)
