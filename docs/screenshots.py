@@ -25,7 +25,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 DOCS = Path(__file__).parent
 PHOTOS = [cv2.imread(str(path)) for path in sorted((DOCS.parent / "edge/data/photos").glob("*.jpg"))]
 BIN = Path(sys.executable).parent
-FPS, SIZE, SHOWN_S, QUALITY = 10, (640, 400), 12.0, 88
+FPS, SIZE, SHOWN_S, QUALITY = 10, (640, 360), 12.0, 88
 
 
 class Camera(BaseHTTPRequestHandler):

@@ -8,8 +8,10 @@ import os
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import jsonschema
@@ -21,8 +23,8 @@ from edge.events import encode_event, event_schema
 from edge.sinks.caption import caption
 from edge.sinks.jsonl import JsonlSink, ReaderGoneError
 from edge.sinks.queued import QueuedSink
-from edge.sinks.video import CODECS, VideoSink, annotate
-from edge.types import Event, Notice
+from edge.sinks.video import CODECS, PLATES, VideoSink, annotate
+from edge.types import Event, Notice, UInt8
 from tests.samples import detections, event, frame, picture, plain
 
 NOTICE = Notice("source-lost", "camera", "unplugged; trying again until it is back", 1.7e9)
@@ -480,6 +482,97 @@ def test_objects_are_drawn_where_they_are() -> None:
     assert ys.max() + 40 == pytest.approx(200, abs=2)
     assert ys.min() + 40 < 118  # the label stands above
     assert not changed[130 - 40 : 190 - 40, 110:190].any()  # the object itself stays
+
+
+def test_without_words_nothing_but_the_objects_is_drawn() -> None:
+    base = plain(90, 320, 240)
+    seen = replace(event(frame(base), action="offload"), result=detections(("cat", 0.9, BOX)))
+    drawn = annotate(base.copy(), seen, seen, words=False)
+    assert (drawn[:90] == 90).all()
+    np.testing.assert_array_equal(drawn[95:], annotate(base.copy(), seen, seen)[95:])
+    np.testing.assert_array_equal(annotate(base.copy(), event(frame(base)), words=False), base)
+
+
+Rectangle = tuple[int, int, int, int]
+
+
+@pytest.fixture
+def plates(monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, Rectangle]]:
+    """Annotates a picture and gives the plates by what stands on them: x, y, width and height."""
+    filled: list[Rectangle] = []
+    draw, write = cv2.rectangle, cv2.putText
+    placed: dict[str, Rectangle] = {}
+
+    def rectangle(image: UInt8, start: Sequence[int], end: Sequence[int], color: Any, thickness: int, *more: Any) -> Any:
+        if thickness == cv2.FILLED:
+            filled.append((start[0], start[1], end[0] - start[0] + 1, end[1] - start[1] + 1))
+        return draw(image, start, end, color, thickness, *more)
+
+    def put_text(image: UInt8, text: str, *more: Any) -> Any:
+        if filled:
+            placed[text] = filled.pop()
+        return write(image, text, *more)
+
+    monkeypatch.setattr("edge.sinks.video.cv2.rectangle", rectangle)
+    monkeypatch.setattr("edge.sinks.video.cv2.putText", put_text)
+
+    def annotated(*found: Any, size_wh: tuple[int, int] = (320, 240), words: bool = False, **more: Any) -> dict[str, Rectangle]:
+        placed.clear()
+        image = plain(90, *size_wh)
+        annotate(image, replace(event(frame(image.copy())), result=replace(detections(*found), **more)), words=words)
+        return dict(placed)
+
+    return annotated
+
+
+def test_a_plate_goes_above_else_inside_else_below_else_nowhere(plates: Callable[..., dict[str, Rectangle]]) -> None:
+    found = [("cat", score, BOX) for score in (0.95, 0.85, 0.75, 0.65, 0.55)]
+    placed = plates(*found)
+    height = placed["cat 95%"][3]
+    assert {text: (x, y) for text, (x, y, _, _) in placed.items()} == {
+        "cat 95%": (100, 120 - height),
+        "cat 85%": (100, 120),
+        "cat 75%": (100, 200),
+        "cat 65%": (100, 200 - height),
+    }
+    assert plates(*reversed(found)) == placed  # whatever their order is
+
+
+def test_plates_stay_in_the_picture_and_below_the_words(plates: Callable[..., dict[str, Rectangle]]) -> None:
+    corner = ("person", 0.9, (300.0, 0.0, 320.0, 60.0))
+    x, y, width, _ = plates(corner)["person 90%"]
+    assert (x + width, y) == (320, 0)
+    assert plates(corner, words=True)["person 90%"][1] == 60
+    assert plates(("person", 0.9, (0.0, 0.0, 320.0, 240.0)))["person 90%"][:2] == (0, 0)
+
+
+def test_tracked_objects_keep_their_plates_when_scores_change(plates: Callable[..., dict[str, Rectangle]]) -> None:
+    tracks = np.array([8, 3, 0])
+    seen = [
+        plates(("cat", one, BOX), ("cat", other, BOX), ("cat", 0.99, BOX), tracks=tracks)
+        for one, other in ((0.9, 0.8), (0.8, 0.9))
+    ]
+    first, second = ({text.split(" ")[0]: place[:2] for text, place in placed.items()} for placed in seen)
+    assert first == second
+    assert first["#3"][1] < first["#8"][1] < first["cat"][1]
+
+
+@pytest.mark.parametrize("count", [10, 60, 300])
+def test_no_plate_covers_another(count: int, plates: Callable[..., dict[str, Rectangle]]) -> None:
+    rng = np.random.default_rng(count)
+    lefts, tops = rng.integers(0, 600, count), rng.integers(0, 440, count)
+    found = [
+        (f"thing {i}", float(score), (float(x), float(y), float(x) + 40, float(y) + 60))
+        for i, (x, y, score) in enumerate(zip(lefts, tops, rng.random(count), strict=True))
+    ]
+    placed = plates(*found, size_wh=(640, 480))
+    assert min(count, 8) <= len(placed) <= PLATES
+    covered = np.zeros((480, 640), np.int64)
+    for x, y, width, height in placed.values():
+        covered[y : y + height, x : x + width] += 1
+        assert x >= 0
+        assert y >= 0
+    assert covered.max() == 1
 
 
 def test_identities_are_drawn(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,11 +8,13 @@ from typing import get_args
 import pytest
 
 from edge.status import SourceState
+from edge.web.static_files import KINDS
 from tests.html_page import Page
 from tests.web_stand_in import STATIC
 
 PAGES = ("index.html", "login.html")
-SCRIPT = (STATIC / "page.js").read_text()
+SCRIPTS = {path.name: path.read_text() for path in sorted(STATIC.glob("*.js"))}
+SCRIPT = "\n".join(SCRIPTS.values())
 STYLE = (STATIC / "style.css").read_text()
 READABLE, VISIBLE = 4.5, 3.0
 """WCAG 2.2, 1.4.3 for text and 1.4.11 for the edges of controls."""
@@ -23,7 +25,28 @@ Rgb = tuple[float, float, float]
 
 def test_everything_weighs_less_than_100_kb() -> None:
     assert sum(path.stat().st_size for path in STATIC.iterdir()) <= 100_000
-    assert {path.name for path in STATIC.iterdir()} == {*PAGES, "style.css", "page.js", "icon.svg"}
+    assert {path.name for path in STATIC.iterdir()} == set(KINDS)
+
+
+def test_the_modules_name_each_other_and_take_what_is_given() -> None:
+    pages = "".join((STATIC / name).read_text() for name in PAGES)
+    named = set(re.findall(r'src="/static/(\w+\.js)"', pages))
+    for name, text in SCRIPTS.items():
+        for taken, other in re.findall(r'^import \{ (.+) \} from "\./(\w+\.js)";$', text, re.M):
+            named.add(other)
+            given = set(re.findall(r"^export (?:async )?(?:function|const) (\w+)", SCRIPTS[other], re.M))
+            assert set(taken.split(", ")) <= given, (name, other)
+            assert all(len(re.findall(rf"\b{one}\b", text)) > 1 for one in taken.split(", ")), (name, other)
+    assert named == set(SCRIPTS)
+
+
+def test_before_the_first_status_the_page_claims_nothing() -> None:
+    text = (STATIC / "index.html").read_text()
+    assert "data-blank" in text
+    for claim in ("Running", "No offload", "no sensor", "Idle"):
+        assert claim not in text
+    controls = [one for one in Page(text).all("input") if one["id"] != "shortcuts"]
+    assert all("disabled" in one for one in controls)
 
 
 @pytest.mark.parametrize("name", PAGES)

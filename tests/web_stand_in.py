@@ -144,7 +144,7 @@ def status(**others: Any) -> Status:
         "stages_ms": StageTimes(8.1, 3.2, 41.5, 2.04, 71.4),
         "history": history(),
         "offload": offload(),
-        "governor": GovernorStatus(0, 5, ""),
+        "governor": GovernorStatus(16, 16, ""),
         "board": board(),
         "controls": ControlsStatus(paused=False, threshold=0.6, score_threshold=0.3, gate=True),
         "notices": 3,

@@ -24,6 +24,8 @@ BOX_COLORS = ((66, 210, 255), (120, 220, 120), (255, 178, 102), (180, 130, 255),
 FONT = cv2.FONT_HERSHEY_SIMPLEX
 VISIBLE = 0.5
 """The least score of a keypoint that is drawn."""
+PLATES = 24
+"""Objects that are labelled: more cannot be read, and each costs time."""
 
 
 class VideoSink:
@@ -109,30 +111,37 @@ class VideoSink:
         return count
 
 
-def annotate(picture: UInt8, event: Event, revision: Event | None = None) -> UInt8:
-    """Draw an event's objects or mask, its result and decision in words, and the cloud's newest answer; gives `picture`."""
+def annotate(picture: UInt8, event: Event, revision: Event | None = None, words: bool = True) -> UInt8:
+    """Draw an event's objects or mask; with `words` its result and decision, and the cloud's newest answer; gives `picture`."""
     scale = max(0.4, picture.shape[1] / 1100)
+    lines = _lines(event, revision) if words else []
+    step = round(34 * scale)
+    bar_h = step * len(lines) + step // 3 if lines else 0
     if isinstance(event.result, Detections):
-        _draw_boxes(picture, event.result, event.frame.size_wh, scale)
+        _draw_objects(picture, event.result, event.frame.size_wh, scale, bar_h)
     elif isinstance(event.result, Mask):
         _draw_mask(picture, event.result, event.frame.size_wh)
-    lines = [(f"{_words(event.result)}   {event.timings.infer:.1f} ms", WHITE)]
-    if event.decision.action == "offload":
-        lines[0] = (lines[0][0] + "   asking the cloud", AMBER)
-    if revision is not None:
-        lines.append((f"cloud, frame {revision.frame.sequence}: {_words(revision.result)}", GREEN))
-    step = round(34 * scale)
-    bar = picture[: step * len(lines) + step // 3]
-    bar[:] = cv2.addWeighted(bar, 0.35, bar, 0.0, SHADE[0] * 0.65)
+    if lines:
+        bar = picture[:bar_h]
+        bar[:] = cv2.addWeighted(bar, 0.35, bar, 0.0, SHADE[0] * 0.65)
     for row, (text, color) in enumerate(lines, start=1):
         cv2.putText(picture, text, (step // 3, row * step - step // 6), FONT, scale, color, 1, cv2.LINE_AA)
     return picture
 
 
-def _draw_boxes(picture: UInt8, objects: Detections, size_wh: tuple[int, int], scale: float) -> None:
-    """A frame around each object, its keypoints, and its label and score on a plate above it, or inside for want of room."""
+def _lines(event: Event, revision: Event | None) -> list[tuple[str, tuple[int, int, int]]]:
+    """What is written above the picture, and in which colour."""
+    first = f"{_words(event.result)}   {event.timings.infer:.1f} ms"
+    lines = [(f"{first}   asking the cloud", AMBER) if event.decision.action == "offload" else (first, WHITE)]
+    if revision is not None:
+        lines.append((f"cloud, frame {revision.frame.sequence}: {_words(revision.result)}", GREEN))
+    return lines
+
+
+def _draw_objects(picture: UInt8, objects: Detections, size_wh: tuple[int, int], scale: float, bar_h: int) -> None:
+    """A frame around each object, its keypoints, and its label and score on a plate; `bar_h` rows on top are not for plates."""
     height, width = picture.shape[:2]
-    thickness, font_scale = max(1, round(2 * scale)), max(0.35, 0.7 * scale)
+    thickness = max(1, round(2 * scale))
     ratio = np.array((width, height) * 2) / np.array(size_wh * 2)  # the video may be of another size than the frame
     corners = np.clip(np.rint(objects.boxes_xyxy * ratio), 0, np.array((width - 1, height - 1) * 2)).astype(int)
     for i in reversed(range(len(objects))):  # the best on top
@@ -142,14 +151,45 @@ def _draw_boxes(picture: UInt8, objects: Detections, size_wh: tuple[int, int], s
         for x, y, score in () if objects.keypoints is None else objects.keypoints[i].tolist():
             if score >= VISIBLE:
                 cv2.circle(picture, (round(x * ratio[0]), round(y * ratio[1])), 2 * thickness, color, cv2.FILLED, cv2.LINE_AA)
-        track = 0 if objects.tracks is None else int(objects.tracks[i])
-        text = _ascii((f"#{track} " if track else "") + f"{objects.labels[i]} {float(objects.scores[i]):.0%}")
+    _draw_plates(picture, objects, corners.tolist(), max(0.35, 0.7 * scale), thickness, bar_h)
+
+
+def _draw_plates(
+    picture: UInt8, objects: Detections, corners: list[list[int]], font_scale: float, margin: int, bar_h: int
+) -> None:
+    """Labels and scores, none on another; what finds no free place stays without.
+
+    The surest choose first. Tracked objects do so by their numbers instead: plates must not swap places with each frame.
+    """
+    height, width = picture.shape[:2]
+    taken = [(0, 0, width, bar_h)] if bar_h else []
+    tracks, scores = [0] * len(objects) if objects.tracks is None else objects.tracks.tolist(), objects.scores.tolist()
+    order = sorted(range(len(objects)), key=lambda i: (tracks[i] <= 0, tracks[i], -scores[i]))
+    for i in order[:PLATES]:
+        text = _ascii((f"#{tracks[i]} " if tracks[i] else "") + f"{objects.labels[i]} {scores[i]:.0%}")
         (text_w, text_h), below = cv2.getTextSize(text, FONT, font_scale, 1)
-        plate_h = text_h + below + thickness
-        x = max(0, min(left, width - text_w - 2 * thickness))
-        y = top - plate_h if top >= plate_h else top
-        cv2.rectangle(picture, (x, y), (x + text_w + 2 * thickness, y + plate_h), color, cv2.FILLED)
-        cv2.putText(picture, text, (x + thickness, y + text_h + thickness), FONT, font_scale, SHADE, 1, cv2.LINE_AA)
+        plate = _free_place(corners[i], (text_w + 2 * margin, text_h + below + margin), (width, height), taken)
+        if plate is None:
+            continue
+        taken.append(plate)
+        x, y, right, bottom = plate
+        color = BOX_COLORS[int(objects.class_ids[i]) % len(BOX_COLORS)]
+        cv2.rectangle(picture, (x, y), (right - 1, bottom - 1), color, cv2.FILLED)
+        cv2.putText(picture, text, (x + margin, y + text_h + margin), FONT, font_scale, SHADE, 1, cv2.LINE_AA)
+
+
+def _free_place(
+    box: list[int], plate_wh: tuple[int, int], size_wh: tuple[int, int], taken: list[tuple[int, int, int, int]]
+) -> tuple[int, int, int, int] | None:
+    """Where a plate stands, xyxy: above its box, inside on top, below, or inside at the bottom; None: all of it is taken."""
+    plate_w, plate_h = plate_wh
+    x = max(0, min(box[0], size_wh[0] - plate_w))
+    for y in (box[1] - plate_h, box[1], box[3], box[3] - plate_h):
+        right, end = x + plate_w, y + plate_h
+        others = (x < its[2] and right > its[0] and y < its[3] and end > its[1] for its in taken)
+        if y >= 0 and end <= size_wh[1] and not any(others):
+            return x, y, right, end
+    return None
 
 
 def _draw_mask(picture: UInt8, mask: Mask, size_wh: tuple[int, int]) -> None:

@@ -174,7 +174,7 @@ class App:
         after = -1
         yield b"--" + BOUNDARY + b"\r\n"
         while not self._ended:
-            picture = await self._preview.next(source, after, PATIENCE_S)
+            picture = await self._preview.next(source, after, PATIENCE_S, words=True)
             if picture is None or self._ended:
                 continue
             after = picture.seq

@@ -29,12 +29,13 @@ APART_S: dict[str, float] = {
     "enter": 1.0,
     "leave": 1.0,
     "change": 1.0,
-    "label": 1.0,
     "notice": 2.0,
 }
 """Moments of one kind and source come no closer; the next one says how many there were."""
-SETTLED = 3
-"""A classifier's best label has changed when it was the same in so many results."""
+SETTLED, SETTLED_S, SURE = 3, 2.0, 0.5
+"""A classifier's label has changed when another one was the best for so long, so often with at least this probability."""
+LABELS_APART_S = 10.0
+"""Within so long a label that comes back has never been away."""
 PATIENCE_S = 0.5
 """A moment whose picture was missed takes one that is so much later, or none."""
 ASKED = 64
@@ -44,7 +45,10 @@ NAMED = 3
 
 
 class Moment(msgspec.Struct, frozen=True):
-    """Something worth a look; `source` counts from 1, `picture` says whether there is a thumbnail of it."""
+    """Something worth a look; `source` counts from 1, `picture` says whether there is a thumbnail of it.
+
+    `more` like it came just before, and are not told.
+    """
 
     id: int
     at: str
@@ -53,6 +57,7 @@ class Moment(msgspec.Struct, frozen=True):
     seq: int | None
     text: str
     picture: bool
+    more: int = 0
 
 
 @dataclass(slots=True)
@@ -64,6 +69,7 @@ class _Draft:
     source: int | None
     seq: int | None
     text: str
+    more: int = 0
     until_s: float = 0.0
     exact: bool = False
 
@@ -73,9 +79,10 @@ class _Watched:
     """What is remembered of a source."""
 
     label: str | None = None
+    label_s: float = float("-inf")
     candidate: str | None = None
+    candidate_s: float = 0.0
     results: int = 0
-    settled: bool = False
     pictured_s: float = float("-inf")
     asked: OrderedDict[int, Result] = field(default_factory=OrderedDict)
     drafts: list[_Draft] = field(default_factory=list)
@@ -120,7 +127,7 @@ class Moments:
         if notice.kind == "control" or self._comes_alone("notice", (notice.kind, notice.about)):
             more = self._more((notice.kind, notice.about))
             source = None if number is None else number + 1
-            self._tell(_Draft(notice.at_s, "notice", source, None, notice.text + more), pictured=False)
+            self._tell(_Draft(notice.at_s, "notice", source, None, notice.text, more), pictured=False)
 
     def awaited(self, source: int, event: Event) -> bool:
         """Whether a moment waits for this event's picture."""
@@ -157,17 +164,19 @@ class Moments:
                 self._see(kind, source, event, _change_text(changes))
 
     def _see_label(self, source: int, watched: _Watched, event: Event) -> None:
-        label = best_label(event.result)
-        if watched.settled and label == watched.label:
-            watched.results = 0
+        label, is_sure, now_s = best_label(event.result), event.result.confidence >= SURE, self._clock()
+        if label == watched.label or label is None:
+            watched.candidate = None
             return
-        watched.results = watched.results + 1 if label == watched.candidate and watched.results else 1
-        watched.candidate = label
-        if watched.results < SETTLED:
+        if label != watched.candidate:
+            watched.candidate, watched.candidate_s, watched.results = label, now_s, 0
+        watched.results += is_sure
+        steady = is_sure and watched.results >= SETTLED and now_s - watched.candidate_s >= SETTLED_S
+        if not steady or now_s - watched.label_s < LABELS_APART_S:
             return
-        before, is_first = watched.label or "nothing", not watched.settled
-        watched.label, watched.results, watched.settled = label, 0, True
-        if not is_first and self._comes_alone("label", ("label", source)):
+        before, watched.label, watched.candidate = watched.label, label, None
+        if before is not None:
+            watched.label_s = now_s
             self._see("label", source, event, f"{caption(event.result)}, before it was {before}")
 
     def _see_question(self, source: int, watched: _Watched, event: Event) -> None:
@@ -192,16 +201,16 @@ class Moments:
         self._told[key] = now_s, more
         return True
 
-    def _more(self, key: tuple[str, object]) -> str:
+    def _more(self, key: tuple[str, object]) -> int:
+        """How many were not told since the last one of them."""
         told_s, more = self._told.get(key, (0.0, 0))
-        if not more:
-            return ""
-        self._told[key] = told_s, 0
-        return f" ({more} more before it)"
+        if more:
+            self._told[key] = told_s, 0
+        return more
 
     def _see(self, kind: Kind, source: int, event: Event, text: str) -> None:
-        text += self._more((kind, source))
-        draft = _Draft(event.captured_at_s, kind, source + 1, event.frame.sequence, text, exact=kind == "answer")
+        more = self._more((kind, source))
+        draft = _Draft(event.captured_at_s, kind, source + 1, event.frame.sequence, text, more, exact=kind == "answer")
         self._tell(draft, pictured=event.frame.image.size > 0)
 
     def _tell(self, draft: _Draft, *, pictured: bool) -> None:
@@ -237,7 +246,8 @@ class Moments:
         """With the lock held."""
         self._last_id += 1
         text, at = one_line(utf8(draft.text)), iso_8601(draft.at_s)
-        self._kept.append(Moment(self._last_id, at, draft.kind, draft.source, draft.seq, text, picture is not None))
+        made = Moment(self._last_id, at, draft.kind, draft.source, draft.seq, text, picture is not None, draft.more)
+        self._kept.append(made)
         if picture is not None:
             self._pictures[self._last_id] = picture
         while len(self._kept) > KEPT:

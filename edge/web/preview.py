@@ -1,4 +1,4 @@
-"""What viewers are shown: each picture is drawn and encoded once, and only when somebody waits for it."""
+"""What viewers are shown: each picture is drawn and encoded once, with words on it or without, and only for who waits."""
 
 from __future__ import annotations
 
@@ -34,8 +34,9 @@ class Picture:
 class Preview:
     """The newest picture of each source, numbered from 0, for as many viewers as there are.
 
-    `due` and `revised` are called on the loop's thread, `show` on the sink's, `next` in the server's loop. `encoded`
-    counts pictures. Once it has `ended`, nobody waits any more.
+    `due` and `revised` are called on the loop's thread, `show` on the sink's, `next` in the server's loop. The result
+    stands on a picture in words only for those who ask so: the page has it below. `encoded` counts pictures. Once it has
+    `ended`, nobody waits any more.
     """
 
     def __init__(self, sources: int, fps: float, *, clock: Callable[[], float] = time.monotonic) -> None:
@@ -43,14 +44,18 @@ class Preview:
         self.ended = False
         self.bells = [Bell() for _ in range(sources)]
         self._interval_s, self._clock = 1 / fps, clock
-        self._waiting = [0] * sources
+        self._waiting = [{False: 0, True: 0} for _ in range(sources)]
         self._due_s = [0.0] * sources
-        self._newest: list[Picture | None] = [None] * sources
+        self._newest: list[dict[bool, Picture]] = [{} for _ in range(sources)]
         self._revisions: list[Event | None] = [None] * sources
 
     def due(self, source: int) -> bool:
         """Whether somebody waits for a picture, and it is time for one."""
-        return self._waiting[source] > 0 and self._clock() >= self._due_s[source]
+        return self.waiting(source) > 0 and self._clock() >= self._due_s[source]
+
+    def waiting(self, source: int) -> int:
+        """How many wait."""
+        return self._waiting[source][True] + self._waiting[source][False]
 
     def revised(self, source: int, event: Event) -> None:
         """The cloud has answered: the next pictures say so."""
@@ -65,29 +70,31 @@ class Preview:
         revision = self._revisions[source]
         if revision is not None and now_s - revision.emitted_s > REVISION_S:
             self._revisions[source] = revision = None
-        jpeg = encoded(drawn(event, LONGEST_SIDE, revision), QUALITY)
-        self.encoded += 1
-        self._newest[source] = Picture(jpeg, event.frame.sequence, event.frame.captured_s, self._clock())
+        for words in (False, True):
+            if self._waiting[source][words]:
+                jpeg = encoded(drawn(event, LONGEST_SIDE, revision, words=words), QUALITY)
+                self.encoded += 1
+                self._newest[source][words] = Picture(jpeg, event.frame.sequence, event.frame.captured_s, self._clock())
         self.bells[source].ring()
 
-    async def next(self, source: int, after: int | None, patience_s: float) -> Picture | None:
+    async def next(self, source: int, after: int | None, patience_s: float, *, words: bool = False) -> Picture | None:
         """The newest picture, once it is another one than number `after`; None: none came in time.
 
         One that is not fresh is given only when no other comes, as from a source that stands still.
         """
         until_s = self._clock() + patience_s
         while True:
-            newest, now_s = self._newest[source], self._clock()
+            newest, now_s = self._newest[source].get(words), self._clock()
             is_other = newest is not None and newest.seq != after
             if newest is not None and is_other and now_s - newest.shown_s <= FRESH_S:
                 return newest
-            self._waiting[source] += 1
+            self._waiting[source][words] += 1
             try:
                 rang = await self.bells[source].wait(until_s - now_s)
             finally:
-                self._waiting[source] -= 1
+                self._waiting[source][words] -= 1
             if not rang or self.ended or self._clock() >= until_s:
-                newest = self._newest[source]
+                newest = self._newest[source].get(words)
                 return newest if newest is not None and newest.seq != after else None
 
     def age_ms(self, picture: Picture) -> float:
@@ -95,7 +102,7 @@ class Preview:
         return (self._clock() - picture.captured_s) * 1e3
 
 
-def drawn(event: Event, longest_side: int, revision: Event | None = None) -> UInt8:
+def drawn(event: Event, longest_side: int, revision: Event | None = None, *, words: bool = False) -> UInt8:
     """An annotated copy of an event's picture, no larger than that; the original is not written into."""
     image = event.frame.image
     height, width = image.shape[:2]
@@ -107,7 +114,7 @@ def drawn(event: Event, longest_side: int, revision: Event | None = None) -> UIn
         # to halves and less, linear interpolation would skip pixels; above, areas cost four times as much
         interpolation = cv2.INTER_AREA if scale <= 0.5 else cv2.INTER_LINEAR
         copy = cv2.resize(image, size_wh, interpolation=interpolation)  # type: ignore[assignment]
-    return annotate(copy, event, revision)
+    return annotate(copy, event, revision, words)
 
 
 def encoded(picture: UInt8, quality: int) -> bytes:

@@ -20,12 +20,13 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
 from edge.errors import one_line
+from edge.web.handshake import begins_handshake
 from edge.web.messages import HEAD_BYTES
 
 CONNECTIONS = 16
 """All in all; a page takes two."""
 HEAD_S = 5.0
-"""From a request's first byte, or a connection's beginning, to the end of its headers; also for a TLS handshake."""
+"""From a request's first byte, or a connection's beginning, to the end of its headers; also to a TLS handshake, and for it."""
 KEEP_ALIVE_S = 10
 SEND_S = 10.0
 """A viewer who takes nothing of an answer for this long is dropped."""
@@ -147,6 +148,8 @@ class Server:
             return made
 
         try:
+            if self._context is not None and not await begins_handshake(loop, connection, HEAD_S):
+                return
             await loop.connect_accepted_socket(protocol, connection, ssl=self._context, ssl_handshake_timeout=handshake_s)
         except (OSError, asyncio.TimeoutError):
             pass  # its handshake failed, or it has gone already

@@ -10,12 +10,24 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 FOLDER = Path(__file__).parent / "static"
+SCRIPTS = (
+    "page.js",
+    "board.js",
+    "words.js",
+    "connection.js",
+    "picture.js",
+    "panels.js",
+    "moments.js",
+    "controls.js",
+    "theme.js",
+    "door.js",
+)
 KINDS = {
     "index.html": "text/html; charset=utf-8",
     "login.html": "text/html; charset=utf-8",
     "style.css": "text/css; charset=utf-8",
-    "page.js": "text/javascript; charset=utf-8",
     "icon.svg": "image/svg+xml",
+    **dict.fromkeys(SCRIPTS, "text/javascript; charset=utf-8"),
 }
 PAGES = ("index.html", "login.html")
 """Served at addresses of their own."""

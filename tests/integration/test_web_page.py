@@ -127,8 +127,52 @@ def test_the_picture_and_the_numbers_come_at_once(look: Look, stand_in: StandIn)
     tab.sees("dropped", "31")
     tab.sees("camera", "open, 14.8 fps")
     tab.sees("memory", "184 MB")
-    tab.sees("governor", "full speed")
+    tab.sees("governor", "all frames")
     assert page.locator("#confidence-graph .line").get_attribute("d").count("L") == 119
+
+
+def test_before_the_first_word_nothing_looks_like_a_state(look: Look, stand_in: StandIn) -> None:
+    stand_in.mute = True
+    tab = look()
+    page = tab.page
+    page.goto(stand_in.url)
+    tab.sees("note-title", "Connecting …")
+    tab.sees("link", "Connecting")
+    for name in ("pause-state", "light", "caption", "confidence", "temperature", "governor"):
+        assert tab.text(name).strip() in ("", "–")
+    for control in page.locator(".controls :is(button, input)").all():
+        expect(control).to_be_disabled()
+    expect(page.locator("#threshold-slider")).to_be_hidden()
+    expect(page.locator("#no-moments")).to_be_hidden()
+    stand_in.mute = False
+    tab.sees_picture()
+    tab.sees("pause-state", "Running")
+    expect(page.locator("#threshold-slider")).to_be_visible()
+    expect(page.locator("#no-moments")).to_be_visible()
+
+
+@pytest.mark.parametrize("size", [PHONE, (820, 1100), DESKTOP, (1280, 600)])
+@pytest.mark.parametrize("picture_wh", [(640, 480), (640, 400), (960, 540), (360, 640)])
+def test_the_box_has_the_pictures_shape_and_moves_nothing(
+    size: tuple[int, int], picture_wh: tuple[int, int], look: Look, stand_in: StandIn
+) -> None:
+    stand_in.picture_size_wh = None
+    tab = look(size)
+    page = tab.open()
+    page.evaluate("window.top0 = document.getElementById('verdict').getBoundingClientRect().top")
+    stand_in.picture_size_wh = picture_wh
+    tab.sees_picture()
+    box = page.locator("#stage").bounding_box()
+    assert box["width"] / box["height"] == pytest.approx(picture_wh[0] / picture_wh[1], rel=0.01)
+    assert box["width"] <= size[0]
+    top = "document.getElementById('verdict').getBoundingClientRect().top"
+    if size[0] > 860:
+        assert page.evaluate(f"{top} - top0") == 0
+    shown = page.evaluate(top)
+    stand_in.picture_size_wh = None
+    page.reload()  # on a narrow screen the box follows the picture, from the second time on before it comes
+    tab.sees("link", "Live")
+    assert page.evaluate(top) == shown
 
 
 def test_the_next_picture_is_asked_for_when_the_last_one_was_shown(look: Look, stand_in: StandIn) -> None:
@@ -350,7 +394,7 @@ def test_the_offload_light(look: Look, stand_in: StandIn) -> None:
     stand_in.status = status(offload=offload(breaker="open", failed=4), governor=GovernorStatus(2, 5, "every second frame"))
     tab.sees("light", "Endpoint away")
     tab.sees("offload-counts", "209 answered · 6 failed")
-    tab.sees("governor", "every second frame (2 of 5)")
+    tab.sees("governor", "every second frame (step 2 of 5)")
 
 
 def test_moments_appear_as_they_happen(look: Look, stand_in: StandIn) -> None:
@@ -362,6 +406,12 @@ def test_moments_appear_as_they_happen(look: Look, stand_in: StandIn) -> None:
     stand_in.moments = [*stand_in.moments, *(moment(number, "leave", f"cat {number} left") for number in range(3, 41))]
     expect(page.locator("#moments li")).to_have_count(30)
     expect(page.locator("#moments li").first).to_contain_text("cat 40 left")
+    long = "the cloud says a_label_that_nobody_has_thought_of 89%, here it was another_such_label 29%, and more of it " * 2
+    stand_in.moments = [*stand_in.moments, moment(41, "answer", long, more=12)]
+    text = page.locator("#moments li").first.locator(".text")
+    expect(text).to_contain_text("the cloud says")
+    assert text.bounding_box()["height"] == 3 * 18
+    expect(page.locator("#moments li").first.locator(".fine")).to_contain_text("12 more before")
     expect(page.locator("#moments img").first).to_have_js_property("naturalWidth", 160)
 
 

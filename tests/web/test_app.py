@@ -78,7 +78,7 @@ def test_updates_come_once_a_second_and_moments_as_they_happen(page: Page, monke
     moment = json.loads(told.split(b"\n\n")[0])
     assert moment == {
         "id": moment["id"], "at": "2023-11-14T22:13:20.000Z", "kind": "notice", "source": 2, "seq": None, "text": "unplugged",
-        "picture": False,
+        "picture": False, "more": 0,
     }  # fmt: skip
     messages = stream.until(b"event: status", 4).split(b"event: status\ndata: ")
     brief = json.loads(messages[-2].split(b"\n\n")[0])
@@ -90,7 +90,7 @@ def test_updates_come_once_a_second_and_moments_as_they_happen(page: Page, monke
 
 def test_a_picture_comes_as_soon_as_it_is_another_one(page: Page) -> None:
     asked = in_background(lambda: page.ask("/frame.jpg?source=1&after=-1"))
-    eventually(lambda: page.sink.preview._waiting[0] == 1)
+    eventually(lambda: page.sink.preview.waiting(0) == 1)
     one = page.frame()
     reply = asked()
     assert (reply.status, reply.headers["content-type"]) == (200, "image/jpeg")
@@ -111,7 +111,7 @@ def test_no_picture_came(page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_an_old_picture_is_given_only_when_no_other_comes(page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = in_background(lambda: page.ask("/frame.jpg"))
-    eventually(lambda: page.sink.preview._waiting[0] == 1)
+    eventually(lambda: page.sink.preview.waiting(0) == 1)
     page.frame()
     assert asked().status == 200
     monkeypatch.setattr("edge.web.app.PATIENCE_S", 0.1)
@@ -120,7 +120,7 @@ def test_an_old_picture_is_given_only_when_no_other_comes(page: Page, monkeypatc
     assert page.ask("/frame.jpg?after=1").status == 204
     monkeypatch.setattr("edge.web.app.PATIENCE_S", 5.0)
     asked = in_background(lambda: page.ask("/frame.jpg"))
-    eventually(lambda: page.sink.preview._waiting[0] == 1)
+    eventually(lambda: page.sink.preview.waiting(0) == 1)
     monkeypatch.setattr("edge.web.preview.FRESH_S", 1.0)
     page.frame()
     assert asked().headers["x-edge-seq"] == "2"
@@ -130,7 +130,7 @@ def test_a_stream_for_other_programs(page: Page) -> None:
     stream = page.stream("/stream.mjpg?source=2")
     assert b"content-type: multipart/x-mixed-replace; boundary=edge-frame" in stream.until(b"--edge-frame\r\n")
     for number in range(1, 4):
-        eventually(lambda: page.sink.preview._waiting[1] == 1)
+        eventually(lambda: page.sink.preview.waiting(1) == 1)
         page.frame(source="b")
         parts = stream.until(b"--edge-frame\r\n", number + 1)
         eventually(lambda: page.sink.preview._due_s[1] <= time.monotonic())
@@ -277,7 +277,7 @@ def test_what_was_asked_for_cannot_write_on_the_terminal(page: Page, monkeypatch
 def test_masks_are_in_the_preview(page: Page) -> None:
     scene = Scene(Threshold(0.5), PrivacyMask([parse_region("0.5,0.5,1,1")]))
     asked = in_background(lambda: page.ask("/frame.jpg"))
-    eventually(lambda: page.sink.preview._waiting[0] == 1)
+    eventually(lambda: page.sink.preview.waiting(0) == 1)
     white = frame(plain(255, 320, 240))
     scene.look(white)
     page.frame(white.image)

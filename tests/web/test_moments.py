@@ -21,11 +21,11 @@ class Watch:
         self.now_s, self.lazy, self.sequence, self.wanted = 100.0, lazy, 0, 0
         self.moments = Moments(["a", "b"], clock=lambda: self.now_s)
 
-    def see(self, source: int = 0, *, label: str = "cup", later_s: float = 0.1, **more: Any) -> Event:
+    def see(self, source: int = 0, *, label: str = "cup", score: float = 0.75, later_s: float = 0.1, **more: Any) -> Event:
         self.sequence += 1
         self.now_s += later_s
         of = frame(picture(640, 480), self.sequence, self.now_s, source="ab"[source])
-        classes = Classes(np.zeros(1, np.int64), np.array([0.75], np.float32), (label,))
+        classes = Classes(np.zeros(1, np.int64), np.array([score], np.float32), (label,))
         one = replace(event(of, action=more.pop("action", "accept")), **({"result": classes} | more))
         self.take(source, one)
         return one
@@ -40,6 +40,10 @@ class Watch:
     def told(self) -> list[tuple[str, str]]:
         return [(moment.kind, moment.text) for moment in self.moments.newest()]
 
+    def see_for(self, seconds: float, label: str, score: float = 0.75) -> None:
+        for _ in range(round(seconds / 0.25)):
+            self.see(label=label, score=score, later_s=0.25)
+
 
 def test_what_goes_on_as_before_is_no_moment() -> None:
     watch = Watch()
@@ -50,21 +54,56 @@ def test_what_goes_on_as_before_is_no_moment() -> None:
 
 def test_a_label_that_has_settled() -> None:
     watch = Watch()
-    for label in ("cup", "cup", "cup", "bowl", "cup", "bowl", "bowl", "cup", "cup"):
-        watch.see(label=label)
+    watch.see_for(3, "cup")
+    for _ in range(5):
+        watch.see_for(1.75, "bowl")
+        watch.see_for(0.25, "cup")
     assert watch.told == []
-    for _ in range(3):
-        watch.see(label="bowl")
+    watch.see_for(2.25, "bowl")
     assert watch.told == [("label", "bowl 75%, before it was cup")]
     assert watch.moments.newest()[0].seq == watch.sequence
 
 
+def test_a_label_that_comes_seldom_has_come_often_enough() -> None:
+    watch = Watch()
+    for label in ("cup", "cup", "cup", "bowl", "bowl"):
+        watch.see(label=label, later_s=5)
+    assert watch.told == []
+    watch.see(label="bowl", later_s=5)
+    assert watch.told == [("label", "bowl 75%, before it was cup")]
+
+
+def test_an_unsure_label_changes_nothing() -> None:
+    watch = Watch()
+    watch.see_for(3, "espresso", 0.6)
+    watch.see_for(60, "drumstick", 0.29)
+    watch.see(label="drumstick", score=0.6)
+    watch.see(label="drumstick", score=0.6)
+    assert watch.told == []
+    watch.see(label="drumstick", score=0.6)
+    assert watch.told == [("label", "drumstick 60%, before it was espresso")]
+
+
+def test_labels_that_come_and_go_are_told_every_ten_seconds_at_most() -> None:
+    watch = Watch()
+    watch.see_for(3, "cup")
+    watch.see_for(3, "bowl")
+    watch.see_for(4, "cup")
+    watch.see_for(9, "bowl")  # where it was when that was told: nothing new
+    assert watch.told == [("label", "bowl 75%, before it was cup")]
+    watch.see_for(3, "cup")
+    assert watch.told[1:] == [("label", "cup 75%, before it was bowl")]
+    watch.see_for(4, "bowl")
+    assert len(watch.told) == 2
+    watch.see_for(6, "bowl")  # it stays so, which is told in the end
+    assert watch.told[2:] == [("label", "bowl 75%, before it was cup")]
+
+
 def test_a_still_scene_does_not_settle_a_label() -> None:
     watch = Watch()
-    for _ in range(3):
-        watch.see()
-    for _ in range(5):
-        watch.see(label="bowl", action="skip")
+    watch.see_for(3, "cup")
+    for _ in range(20):
+        watch.see(label="bowl", later_s=0.25, action="skip")
     assert watch.told == []
 
 
@@ -86,7 +125,8 @@ def test_a_crowd_is_told_once_a_second_with_how_many_more() -> None:
     watch = Watch()
     for track in range(1, 10):
         watch.see(later_s=0.125, changes=(Change("enter", track, "person"),))
-    assert watch.told == [("enter", "person #1 entered"), ("enter", "person #9 entered (7 more before it)")]
+    assert watch.told == [("enter", "person #1 entered"), ("enter", "person #9 entered")]
+    assert [moment.more for moment in watch.moments.newest()] == [0, 7]
 
 
 def test_offloads_are_told_every_two_seconds_of_each_source() -> None:
@@ -96,7 +136,8 @@ def test_offloads_are_told_every_two_seconds_of_each_source() -> None:
         watch.see(1, action="offload")
     assert [(moment.source, moment.picture) for moment in watch.moments.newest()] == [(1, True), (2, True)]
     watch.see(0, action="offload", later_s=2)
-    assert watch.told[-1] == ("offload", "asked the cloud about cup 75% (9 more before it)")
+    assert watch.told[-1] == ("offload", "asked the cloud about cup 75%")
+    assert watch.moments.newest()[-1].more == 9
 
 
 def test_the_cloud_sees_something_else() -> None:

@@ -31,7 +31,7 @@ def test_five_viewers_share_each_picture(page: Page) -> None:
     for stream in streams:
         stream.until(b"--edge-frame\r\n")
     for number in range(1, 6):
-        eventually(lambda: page.sink.preview._waiting[0] == 5)
+        eventually(lambda: page.sink.preview.waiting(0) == 5)
         eventually(lambda: page.sink.preview.due(0))
         page.frame()
         for stream in streams:
@@ -43,7 +43,7 @@ def test_five_viewers_share_each_picture(page: Page) -> None:
 
 def test_a_viewer_of_one_source_wants_no_other(page: Page) -> None:
     page.stream("/stream.mjpg?source=1").until(b"--edge-frame\r\n")
-    eventually(lambda: page.sink.preview._waiting[0] == 1)
+    eventually(lambda: page.sink.preview.waiting(0) == 1)
     assert not page.sink.wants(event(frame(source="b")))
     assert page.sink.wants(event(frame(source="a")))
 
@@ -55,7 +55,7 @@ def test_a_slow_viewer_holds_up_nobody_and_skips(page: Page) -> None:
     slow.until(b"--edge-frame\r\n")
     fast.until(b"--edge-frame\r\n")
     for number in range(1, 13):
-        eventually(lambda: page.sink.preview._waiting[0] >= 1 and page.sink.preview.due(0))
+        eventually(lambda: page.sink.preview.waiting(0) >= 1 and page.sink.preview.due(0))
         page.frame(noise)
         fast.until(b"--edge-frame\r\n", number + 1)
     held = [one.transport.get_write_buffer_size() for one in page.sink.server._state.connections]
@@ -69,7 +69,7 @@ def test_who_takes_nothing_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (720, 960, 3), np.uint8)
     with serving() as page:
         page.stream("/stream.mjpg").until(b"--edge-frame\r\n")
-        eventually(lambda: page.sink.preview._waiting[0] == 1)
+        eventually(lambda: page.sink.preview.waiting(0) == 1)
         page.frame(noise)
         eventually(lambda: page.sink.server.connections == 0)
         eventually(lambda: page.sink.app.viewers == 0)
@@ -86,7 +86,7 @@ class Clock:
 def test_at_most_so_many_pictures_a_second(camera_fps: int, expected: int) -> None:
     clock = Clock()
     preview = Preview(1, 5.0, clock=clock)
-    preview._waiting[0] = 1
+    preview._waiting[0][False] = 1
     for number in range(10 * camera_fps):
         clock.now_s = 100 + number / camera_fps
         if preview.due(0):
@@ -118,6 +118,7 @@ def test_the_clouds_answer_stands_in_the_pictures_for_a_while() -> None:
     clock = Clock()
     preview = Preview(1, 5.0, clock=clock)
     answer = event(frame(sequence=1), revises=True, served_by="cloud", emitted_s=clock.now_s)
+    preview._waiting[0][True] = 1
     preview.revised(0, answer)
     held = preview._revisions[0]
     assert held is not None
@@ -126,10 +127,20 @@ def test_the_clouds_answer_stands_in_the_pictures_for_a_while() -> None:
     for later_s in (1.0, 3.0):
         clock.now_s = 100.0 + later_s
         preview.show(0, event(frame(plain(0, 640, 480), sequence=2)))
-        newest = preview._newest[0]
-        assert newest is not None
-        shown.append(decoded(newest.jpeg)[25:44].max())
+        shown.append(decoded(preview._newest[0][True].jpeg)[25:44].max())
     assert shown[0] > 100 > shown[1]
+
+
+def test_words_stand_only_in_pictures_for_those_who_ask_so() -> None:
+    preview = Preview(1, 5.0)
+    preview._waiting[0].update({False: 1, True: 1})
+    preview.show(0, event(frame(plain(90, 640, 480))))
+    top = {words: decoded(one.jpeg)[:20] for words, one in preview._newest[0].items()}
+    assert (preview.encoded, (top[False] == 90).all()) == (2, True)
+    assert top[True].max() > 150
+    preview._waiting[0][True] = 0
+    preview.show(0, event(frame(plain(90, 640, 480))))
+    assert preview.encoded == 3
 
 
 def test_a_picture_that_cannot_be_encoded_is_an_error_of_the_sink() -> None:
@@ -141,7 +152,7 @@ def test_a_page_asks_for_one_picture_after_the_other(page: Page) -> None:
     after = -1
     for _ in range(3):
         asked = in_background(lambda after=after: page.ask(f"/frame.jpg?after={after}"))
-        eventually(lambda: page.sink.preview._waiting[0] == 1 and page.sink.preview.due(0))
+        eventually(lambda: page.sink.preview.waiting(0) == 1 and page.sink.preview.due(0))
         page.frame()
         newer = int(asked().headers["x-edge-seq"])
         assert newer > after
@@ -150,10 +161,10 @@ def test_a_page_asks_for_one_picture_after_the_other(page: Page) -> None:
 
 def test_who_goes_while_waiting_keeps_no_place(page: Page) -> None:
     waiting = page.stream("/frame.jpg")
-    eventually(lambda: page.sink.preview._waiting[0] == 1)
+    eventually(lambda: page.sink.preview.waiting(0) == 1)
     begun_s = time.monotonic()
     waiting.connection.close()
-    eventually(lambda: (page.sink.app._waiting, page.sink.preview._waiting[0]) == (0, 0))
+    eventually(lambda: (page.sink.app._waiting, page.sink.preview.waiting(0)) == (0, 0))
     assert time.monotonic() - begun_s < PATIENCE_S / 2
     assert not page.sink.wants(page.frame())
 
@@ -187,7 +198,7 @@ def test_viewers_are_counted_and_limited(page: Page) -> None:
     refused = page.ask("/stream.mjpg")
     assert (refused.status, refused.headers["retry-after"], refused.body) == (503, "2", b"too many viewers\n")
     waiting = [page.stream("/frame.jpg") for _ in range(4)]
-    eventually(lambda: page.sink.preview._waiting[0] == 4)
+    eventually(lambda: page.sink.preview.waiting(0) == 4)
     assert page.ask("/frame.jpg").status == 503
     assert page.ask("/status.json").json["session"]["viewers"] == 8  # a place is left for those who do not stay
     streams[0].connection.close()

@@ -59,11 +59,39 @@ def test_a_handshake_that_does_not_end_is_cut_off(monkeypatch: pytest.MonkeyPatc
         assert page.connect().recv(10) == b""
 
 
+@pytest.mark.parametrize(
+    ("sent", "said"),
+    [
+        (b"GET / HTTP/1.1\r\nHost: board.local:8443\r\n\r\n", b"this port speaks https: open https://board.local:8443/\n"),
+        (b"POST /controls HTTP/1.1\r\nHOST:[::1]:8443\r\n\r\n{", b"this port speaks https: open https://[::1]:8443/\n"),
+        (b"GET / HTTP/1.1\r\nHost: <b>board\r\n\r\n", b"this port speaks https: ask with https://\n"),
+        (b"G", b"this port speaks https: ask with https://\n"),
+        (b"\x80\x2e\x01", None),
+        (b"\x16\x03\x01\x00\x02ab", None),
+        (b"\x16", None),
+    ],
+)
+def test_plain_http_where_tls_is_spoken(sent: bytes, said: bytes | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edge.web.server.HEAD_S", 0.1)
+    with serving(cert=str(CERTIFICATES / "server.pem"), key=str(CERTIFICATES / "server.key")) as page:
+        connection = page.connect()
+        connection.sendall(sent)
+        heard = b"".join(iter(lambda: connection.recv(1000), b""))
+        if said is None:
+            assert not heard.startswith(b"HTTP")
+        else:
+            head, _, body = heard.partition(b"\r\n\r\n")
+            assert (head[:12], body) == (b"HTTP/1.1 400", said)
+            assert f"Content-Length: {len(said)}\r\n".encode() in head
+        eventually(lambda: page.sink.server.connections == 0)
+        assert page.said[1:] == []
+
+
 def test_headers_that_do_not_end_are_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("edge.web.server.HEAD_S", 0.1)
     with serving() as page:
-        silent, slow = page.connect(), page.connect()
-        assert silent.recv(10) == b""
+        assert page.connect().recv(10) == b""
+        slow = page.connect()
         slow.sendall(b"GET / HTTP/1.1\r\nHost: local")
         assert slow.recv(10) == b""
         large = page.connect()
