@@ -142,7 +142,7 @@ class Monitor:
             sources=sources,
             fps=round(sum(second.frames for second in recent) / span_s, 2),
             stages_ms=_stages(recent),
-            history=_told(seconds),
+            history=_told(seconds, int(now_s) - int(self._begun_s)),
             offload=self._offload(now_s),
             governor=self._governor_now(),
             board=board,
@@ -285,11 +285,12 @@ def _stages(seconds: Sequence[_Second]) -> StageTimes | None:
     return StageTimes(means[0], means[1], means[2], means[3], age)
 
 
-def _told(seconds: Sequence[_Second]) -> History:
+def _told(seconds: Sequence[_Second], end: int) -> History:
     def mean(total: float, count: int, digits: int) -> float | None:
         return round(total / count, digits) if count else None
 
     return History(
+        end=end,
         fps=[second.frames for second in seconds],
         age_ms=[mean(second.age_ms, second.frames, 1) for second in seconds],
         infer_ms=[mean(second.stages_ms[2], second.inferred, 2) for second in seconds],

@@ -113,8 +113,12 @@ class ControlsStatus(msgspec.Struct, frozen=True):
 
 
 class History(msgspec.Struct, frozen=True):
-    """A value for each of the last seconds, oldest first, the running one left out; null where no frame came."""
+    """A value for each of the last seconds, oldest first, the running one left out; null where no frame came.
 
+    The newest is of second `end`, counted from the first.
+    """
+
+    end: int
     fps: list[int]
     age_ms: list[float | None]
     infer_ms: list[float | None]

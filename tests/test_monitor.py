@@ -124,6 +124,7 @@ def test_the_history_is_bounded() -> None:
         watched.frame(sequence=second)
     history = watched.monitor.status().history
     assert len(history.fps) == HISTORY_S
+    assert history.end == 3 * HISTORY_S - 1
     assert set(history.fps) == {1}
 
 

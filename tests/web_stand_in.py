@@ -125,6 +125,7 @@ def history(seconds: int = 120) -> History:
     """Two minutes with a doubtful stretch that was offloaded."""
     confidence = [round(0.8 + 0.1 * math.sin(i / 7) - 0.4 * math.exp(-(((i - 70) / 8) ** 2)), 3) for i in range(seconds)]
     return History(
+        end=839,
         fps=[15 if i % 11 else 13 for i in range(seconds)],
         age_ms=[70 + 9 * math.sin(i / 3) + (60 if i == 40 else 0) for i in range(seconds)],
         infer_ms=[41 + 3 * math.sin(i / 5) for i in range(seconds)],
@@ -210,6 +211,7 @@ class StandIn:
         """Listen, on the same port as before."""
         stand_in = self
         self.stopped = threading.Event()
+        self.haste = 1.0  # of its seconds against ours
         self._begun_s = time.monotonic()
 
         class Bound(_Handler):
@@ -237,8 +239,9 @@ class StandIn:
 
     def told(self) -> dict[str, Any]:
         """What /status.json says."""
-        seconds = 840 + time.monotonic() - self._begun_s
-        current = msgspec.structs.replace(self.status, at=now_iso(), seconds=round(seconds, 3))
+        seconds = 840 + self.haste * (time.monotonic() - self._begun_s)
+        past = msgspec.structs.replace(self.status.history, end=int(seconds) - 1)
+        current = msgspec.structs.replace(self.status, at=now_iso(), seconds=round(seconds, 3), history=past)
         return {"status": msgspec.to_builtins(current), "moments": self.moments, "session": self.session}
 
     def posts(self) -> list[Any]:
@@ -320,7 +323,9 @@ class _Handler(BaseHTTPRequestHandler):
             if time.monotonic() >= due_s:
                 message = self.board.told()
                 if not first:
-                    message["status"]["history"] = {name: values[-1:] for name, values in message["status"]["history"].items()}
+                    message["status"]["history"] = {
+                        name: values if name == "end" else values[-5:] for name, values in message["status"]["history"].items()
+                    }
                 self._event("status", message)
                 due_s, first = due_s + 1, False
 

@@ -16,7 +16,7 @@ from starlette.types import Message, Receive, Scope, Send
 from edge import __version__
 from edge.errors import one_line
 from edge.monitor import Monitor
-from edge.status import ControlsStatus, Status
+from edge.status import ControlsStatus, History, Status
 from edge.web.auth import Access
 from edge.web.door import Door
 from edge.web.messages import Streamed, body_of, line, unless_left, whole
@@ -31,6 +31,7 @@ WAITING = 12
 """Viewers and those who wait for one picture, together: places are left for others."""
 PATIENCE_S = 5.0
 EVERY_S = 1.0
+OVERLAP = 5
 HEALTHY_S = 10.0
 NEW_S = 0.5
 """A status serves all who ask within so long."""
@@ -249,9 +250,8 @@ def _sent(event: str, data: bytes) -> bytes:
 
 
 def _brief(status: Status) -> Status:
-    """With the newest second of the history only."""
+    """With the newest seconds of the history only: more than one, for messages and seconds do not go in step."""
     history = status.history
-    newest = msgspec.structs.replace(
-        history, **{name: getattr(history, name)[-1:] for name in ("fps", "age_ms", "infer_ms", "confidence", "offloaded")}
-    )
+    columns = [name for name in History.__struct_fields__ if name != "end"]
+    newest = msgspec.structs.replace(history, **{name: getattr(history, name)[-OVERLAP:] for name in columns})
     return msgspec.structs.replace(status, history=newest)

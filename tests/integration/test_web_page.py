@@ -131,6 +131,15 @@ def test_the_picture_and_the_numbers_come_at_once(look: Look, stand_in: StandIn)
     assert page.locator("#confidence-graph .line").get_attribute("d").count("L") == 119
 
 
+def test_the_history_has_no_gaps_where_messages_and_seconds_are_out_of_step(look: Look, stand_in: StandIn) -> None:
+    stand_in.haste = 1.7
+    page = look().open()
+    page.wait_for_timeout(4500)
+    for name in ("confidence-graph", "fps-graph"):
+        line = page.locator(f"#{name} .line").get_attribute("d")
+        assert (line.count("M"), line.count("L")) == (1, 119)
+
+
 def test_before_the_first_word_nothing_looks_like_a_state(look: Look, stand_in: StandIn) -> None:
     stand_in.mute = True
     tab = look()
@@ -366,7 +375,7 @@ def test_a_refusal_stands_beside_its_control(look: Look, stand_in: StandIn) -> N
 
 def test_what_cannot_be_set_says_why(look: Look, stand_in: StandIn) -> None:
     nothing = ControlsStatus(False, None, None, None)
-    empty = History([], [], [], [], [])
+    empty = History(0, [], [], [], [], [])
     stand_in.status = status(
         controls=nothing, offload=None, governor=None, stages_ms=None, history=empty, board=board(temperature_c=None)
     )

@@ -88,14 +88,16 @@ function heard(message) {
   told.status();
 }
 
-/** After the first message of a connection the board sends the newest second only. */
+/** After the first message of a connection the board sends the newest seconds only, up to second `end`. */
 function keepHistory(status, restarted) {
-  const missed = page.history && page.status ? Math.round(status.seconds - page.status.seconds) : 0;
-  if (link.fresh || restarted || !page.history) page.history = {};
-  for (const [name, values] of Object.entries(status.history)) {
-    const kept = page.history[name];
-    if (!kept) page.history[name] = values.slice(-SECONDS);
-    else if (missed > 0 && values.length) page.history[name] = [...kept, ...Array(missed - 1).fill(null), values.at(-1)].slice(-SECONDS);
+  const { end, ...columns } = status.history;
+  const before = link.fresh || restarted ? null : page.history;
+  const missed = before ? end - before.end : 0;
+  page.history = { end };
+  for (const [name, values] of Object.entries(columns)) {
+    const fresh = missed > 0 ? values.slice(-missed) : [];
+    const gap = Array(Math.max(0, Math.min(missed, SECONDS) - fresh.length)).fill(null);
+    page.history[name] = before ? [...before[name], ...gap, ...fresh].slice(-SECONDS) : values.slice(-SECONDS);
   }
 }
 
