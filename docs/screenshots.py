@@ -85,9 +85,9 @@ def pages(browser: Browser, url: str) -> Iterator[tuple[str, Page]]:
 
 
 def take(page: Page, name: str) -> None:
-    """Write docs/images/live-page-NAME.jpg."""
+    """Write docs/images/NAME.jpg."""
     image = cv2.imdecode(np.frombuffer(page.screenshot(), np.uint8), cv2.IMREAD_COLOR)
-    path = DOCS / "images" / f"live-page-{name}.jpg"
+    path = DOCS / "images" / f"{name}.jpg"
     cv2.imwrite(str(path), image, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
     print(path, path.stat().st_size)
 
@@ -115,17 +115,23 @@ def main(bundle: str) -> None:
             for name, page in shown.items():
                 page.bring_to_front()
                 page.wait_for_timeout(800)
-                take(page, name)
+                take(page, f"live-page-{name}")
             desktop.bring_to_front()
             Camera.plugged = False
             cloud.kill()
             desktop.wait_for_timeout(12_000)
-            take(desktop, "camera-lost")
+            take(desktop, "live-page-camera-lost")
             Camera.plugged = True
             desktop.wait_for_timeout(20_000)
             run.kill()
             desktop.wait_for_timeout(8000)
-            take(desktop, "disconnected")
+            take(desktop, "live-page-disconnected")
+            demo, url = start("edge-run", "--source", "demo", "--web", "127.0.0.1:0", "--events", "/dev/null")
+            started.append(demo)
+            page = browser.new_page(viewport={"width": 1200, "height": 760}, color_scheme="light")
+            page.goto(url)
+            page.wait_for_timeout(30_000)
+            take(page, "first-ten-minutes")
             browser.close()
     finally:
         for process in started:
