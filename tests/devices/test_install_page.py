@@ -2,41 +2,36 @@
 
 from __future__ import annotations
 
-import importlib
 import re
 import shlex
 from pathlib import Path
 
-import click
 import pytest
 
 from devices.wheelhouse import target
+from tests.docs_blocks import parse
 
 REPOSITORY = Path(__file__).parents[2]
 PAGE = (REPOSITORY / "docs" / "install.md").read_text()
 UNIT = (REPOSITORY / "docs" / "edge-run.service").read_text()
 BLOCKS = "\n".join(re.findall(r"```sh\n(.*?)```", PAGE, re.DOTALL)).replace("\\\n", " ")
 LINES = [line.split("  #")[0].strip() for line in BLOCKS.splitlines()]
-COMMANDS = {"edge-run": "edge.commands.run", "edge-bench": "edge.commands.bench", "edge-doctor": "edge.commands.doctor"}
 CALLS = re.findall(r"(?:^|/bin/)(edge-(?:run|bench|doctor)\b(?! *=)[^&\n]*)", "\n".join(LINES), re.MULTILINE)
 OPTIONS = re.findall(r"OPTIONS=(--[^'\"`\n]*)", PAGE + UNIT)
 
 
-def parse(words: list[str]) -> None:
-    command: click.Command = importlib.import_module(COMMANDS[words[0]]).main
-    command.make_context(words[0], words[1:])
-
-
 @pytest.mark.parametrize("call", CALLS)
 def test_a_command_of_the_page_parses(call: str) -> None:
-    parse(shlex.split(call))
+    name, *arguments = shlex.split(call)
+    parse(name, arguments)
 
 
 @pytest.mark.parametrize("options", sorted(set(OPTIONS)))
 def test_options_of_the_service_parse(options: str) -> None:
     line = re.search(r"^ExecStart=/opt/edge/bin/(edge-run .*)$", UNIT, re.MULTILINE)
     assert line is not None
-    parse(shlex.split(line[1].replace("$OPTIONS", options).replace("${STATE_DIRECTORY}", "/var/lib/edge-run")))
+    name, *arguments = shlex.split(line[1].replace("$OPTIONS", options).replace("${STATE_DIRECTORY}", "/var/lib/edge-run"))
+    parse(name, arguments)
 
 
 @pytest.mark.parametrize("line", re.findall(r"make wheelhouse ([A-Z][^\n#`]*)", PAGE))
