@@ -11,7 +11,8 @@ from typing import Any, Literal, TypedDict
 import click
 
 from edge.commands.option_types import Checked
-from edge.commands.run_options import OPTIONS, RunOptions, check_options
+from edge.commands.options import RunOptions
+from edge.commands.run_options import OPTIONS, check_options
 from edge.errors import UsageError
 
 UNFIT = {"source", "camera", "summary_path"}

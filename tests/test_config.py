@@ -23,8 +23,8 @@ from edge.commands.config_text import toml
 from edge.commands.configured import CONFIG_OPTIONS, ConfiguredCommand, given_as
 from edge.commands.logs import restored, style
 from edge.commands.option_types import Checked
+from edge.commands.options import RunOptions
 from edge.commands.run import main
-from edge.commands.run_options import RunOptions
 from edge.errors import UsageError
 from tests.conftest import Finished
 

@@ -21,9 +21,9 @@ from benchmarks.heat import BOUNDS_S, HOUR_S, IN_THE_SUN, OTHERS, Board, clouds,
 from devices import BOARDS, Reading, Sensors
 from edge import governor as governor_module
 from edge.bundle import open_bundle
+from edge.commands.options import RunOptions
 from edge.commands.run import main
 from edge.commands.run_governor import governor_of
-from edge.commands.run_options import RunOptions
 from edge.engines.fake import FakeEngine
 from edge.errors import UsageError
 from edge.events import notice_record

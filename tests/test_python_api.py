@@ -20,7 +20,7 @@ import pytest
 import edge
 from edge.capture.forkserver import FORK_SERVER
 from edge.commands.option_values import class_names
-from edge.commands.run_options import RunOptions
+from edge.commands.options import RunOptions
 from edge.commands.run_session import _gate
 from edge.keywords import UNFIT, RunKeywords, options_of
 from edge.sources.base import BaseSource

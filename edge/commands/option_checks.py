@@ -13,7 +13,7 @@ from edge.commands.option_values import for_source, score_thresholds
 from edge.errors import UsageError
 
 if TYPE_CHECKING:
-    from edge.commands.run_options import RunOptions
+    from edge.commands.options import RunOptions
 
 NEEDS_A_PARSER = re.compile(r"(pi)?camera:|gst:|(?!file://)[a-z][a-z0-9+.-]+://|$")
 """The beginning of a source that is neither a path nor the demo."""

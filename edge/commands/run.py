@@ -8,7 +8,8 @@ import click
 
 from edge.commands import SETTINGS, interruptible_import, version_option
 from edge.commands.configured import ConfiguredCommand, print_config
-from edge.commands.run_options import RunOptions, check_options, run_options
+from edge.commands.options import RunOptions
+from edge.commands.run_options import check_options, run_options
 
 NAME = "edge-run"
 

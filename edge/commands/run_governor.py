@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from devices import Board, Sensors
-from edge.commands.run_options import RunOptions
+from edge.commands.options import RunOptions
 from edge.errors import UsageError
 from edge.governor import Governor, Limits
 from edge.motion import MotionGate

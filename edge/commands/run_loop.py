@@ -10,7 +10,7 @@ from contextlib import ExitStack, closing, contextmanager, suppress
 
 from edge.commands import speaker
 from edge.commands.logs import notice_level
-from edge.commands.run_options import RunOptions
+from edge.commands.options import RunOptions
 from edge.commands.run_outputs import close_sinks, open_sinks
 from edge.commands.run_report import report
 from edge.commands.run_session import open_session

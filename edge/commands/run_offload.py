@@ -8,7 +8,7 @@ import numpy as np
 
 from edge.card import Card
 from edge.commands.option_values import class_names
-from edge.commands.run_options import RunOptions
+from edge.commands.options import RunOptions
 from edge.errors import UsageError
 from edge.model import Model
 from edge.offload import Offloader

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 
 from edge.commands.logs import at_level, says, style
-from edge.commands.run_options import RunOptions
+from edge.commands.options import RunOptions
 from edge.errors import UsageError
 from edge.monitor import Monitor
 from edge.protocols import Sink, Source

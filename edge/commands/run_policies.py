@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from edge.card import Promise, Selection
-from edge.commands.run_options import RunOptions
+from edge.commands.options import RunOptions
 from edge.errors import UsageError
 from edge.model import Model
 from edge.policies import Budget, Guarantee, LocalOnly, PerFrame, PerObject, Rule, Threshold

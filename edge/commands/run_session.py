@@ -16,8 +16,8 @@ from edge.card import ANSWERED_TASKS, Card
 from edge.choice import remembered
 from edge.commands.logs import at_level
 from edge.commands.option_values import class_names, for_source, score_thresholds
+from edge.commands.options import RunOptions
 from edge.commands.run_governor import governor_of, governs
-from edge.commands.run_options import RunOptions
 from edge.commands.run_outputs import check_targets
 from edge.commands.run_policies import policy_of, rules_of
 from edge.commands.run_report import summarize

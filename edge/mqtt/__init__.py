@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from edge.errors import UsageError
 
 if TYPE_CHECKING:  # they bring paho, and the loop
-    from edge.commands.run_options import RunOptions
+    from edge.commands.options import RunOptions
     from edge.monitor import Monitor
     from edge.mqtt.sink import MqttSink
 

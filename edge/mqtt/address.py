@@ -11,7 +11,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from edge import tls
-from edge.commands.run_options import RunOptions
+from edge.commands.options import RunOptions
 from edge.errors import UsageError
 
 PASSWORD_VARIABLE = "EDGE_MQTT_PASSWORD"

@@ -6,8 +6,8 @@ from typing import Any, cast
 
 import msgspec
 
+from edge.commands.options import RunOptions
 from edge.commands.run import main
-from edge.commands.run_options import RunOptions
 from edge.controls import Controls
 from edge.monitor import Monitor
 from edge.motion import MotionGate
