@@ -64,7 +64,7 @@ def test_the_live_page_comes_with_the_wheel(wheel: Path, tmp_path: Path) -> None
     try:
         assert loop.stderr is not None
         url = next(line for line in loop.stderr if "web: http" in line).split()[-1]
-        for path, expected in (("", b"<!doctype html>"), ("static/page.js", b"frame.jpg"), ("metrics", b"edge_build_info")):
+        for path, expected in (("", b"<!doctype html>"), ("static/picture.js", b"frame.jpg"), ("metrics", b"edge_build_info")):
             with urllib.request.urlopen(url + path, timeout=20) as answer:
                 assert expected in answer.read()
         loop.terminate()
