@@ -13,6 +13,8 @@ command -v chromium >/dev/null || packages="$packages chromium fonts-dejavu-core
 command -v mosquitto >/dev/null || [ -x /usr/sbin/mosquitto ] || packages="$packages mosquitto"
 command -v mosquitto_sub >/dev/null || packages="$packages mosquitto-clients"
 command -v promtool >/dev/null || packages="$packages prometheus"
+command -v curl >/dev/null || packages="$packages curl"
+command -v openssl >/dev/null || packages="$packages openssl"
 [ -n "$packages" ] || exit 0
 apt-get update -q >&2
 # the tests start their own servers: none of the system's
