@@ -101,12 +101,6 @@ class Metrics:
                 yield {name: rows for name, rows in series.items() if alive or FAMILIES[name].kind != "gauge"}
 
 
-def resident_bytes() -> int:
-    """Resident memory of this process (proc(5), statm)."""
-    with open("/proc/self/statm", "rb") as file:
-        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-
-
 def _written(labels: dict[str, object]) -> str:
     return _joined(tuple(labels.items()))
 

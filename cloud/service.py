@@ -13,11 +13,12 @@ from cloud.auth import Tokens
 from cloud.body import LeftError
 from cloud.connections import GONE
 from cloud.errors import RefusedError, RetiredError
-from cloud.metrics import Metrics, resident_bytes
+from cloud.metrics import Metrics
 from cloud.repository import Repository
 from cloud.served import Answered, Asked, Served
 from edge.errors import DataError, EngineError
 from edge.oip import ProtocolError
+from edge.summary import resident_bytes
 from edge.types import Result
 
 INLINE_BYTES = 256 << 10

@@ -69,8 +69,6 @@ class Run(Generic[Item]):
         with self._turn:
             try:
                 for event in self._events:
-                    for sink in self._session.sinks:
-                        sink.emit(event)
                     if isinstance(event, Notice):
                         LOGGER.info("%s: %s", event.about, event.text)
                     if self._notices or isinstance(event, Event):

@@ -13,6 +13,13 @@ from edge.pace import Pace
 from edge.policies import Adjustable
 from edge.types import Notice
 
+ABSENT = {
+    "threshold": "nothing is offloaded by a threshold here",
+    "score_threshold": "there is no score threshold to set here",
+    "gate": "there is no motion gate here",
+}
+"""Control → why it cannot be set, where it is None."""
+
 
 class Controls:
     """The knobs of a running loop; each turn of one is told in `notices`, with whoever turned it.
@@ -62,7 +69,7 @@ class Controls:
         with self._turning:
             before = self.threshold
             if before is None:
-                raise ValueError("nothing is offloaded by a threshold here")
+                raise ValueError(ABSENT["threshold"])
             if _fraction(value) != before:
                 for rule in self._rules:
                     rule.threshold = value
@@ -78,7 +85,7 @@ class Controls:
         with self._turning:
             before = self._score_threshold
             if before is None:
-                raise ValueError("there is no score threshold to set here")
+                raise ValueError(ABSENT["score_threshold"])
             if _fraction(value) != before:
                 self._score_threshold = value
                 self.version += 1
@@ -93,7 +100,7 @@ class Controls:
         """Skip still scenes, or look at every frame. Raises ValueError."""
         with self._turning:
             if not self._gates:
-                raise ValueError("there is no motion gate here")
+                raise ValueError(ABSENT["gate"])
             if on != self.gate:
                 for gate in self._gates:
                     gate.enabled = on

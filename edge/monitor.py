@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections import deque
@@ -32,7 +31,7 @@ from edge.status import (
     StageTimes,
     Status,
 )
-from edge.summary import Tally, cpu_seconds
+from edge.summary import Tally, cpu_seconds, resident_bytes
 from edge.types import Event, Notice
 
 if TYPE_CHECKING:  # it brings an HTTP client
@@ -102,7 +101,7 @@ class Monitor:
         self.sinks: Sequence[Sink] = ()
         self.sources = sources
         self._model, self._governor, self._board = model, governor, board
-        self._read = read or Sensors(board).read
+        self._read = read
         self._clock, self._wall_clock = clock, wall_clock
         self._begun_s = clock()
         self._lock = threading.Lock()
@@ -240,6 +239,7 @@ class Monitor:
     def _board_now(self, now_s: float) -> BoardStatus:
         with self._looking:
             if self._reading is None or now_s - self._read_s >= SENSORS_S:
+                self._read = self._read or Sensors(self._board).read  # found when somebody asks
                 self._reading, self._read_s = self._read(), now_s
                 spent_s = cpu_seconds()
                 passed_s = now_s - self._cpu[0]
@@ -297,12 +297,3 @@ def _told(seconds: Sequence[_Second], end: int) -> History:
         confidence=[mean(second.confidence, second.frames, 3) for second in seconds],
         offloaded=[second.offloaded for second in seconds],
     )
-
-
-def resident_bytes() -> int:
-    """Resident memory of this process (proc(5), statm); 0 where the kernel tells nothing."""
-    try:
-        with open("/proc/self/statm", "rb") as file:
-            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    except (OSError, IndexError, ValueError):
-        return 0

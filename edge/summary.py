@@ -319,6 +319,15 @@ def peak_rss_mb() -> float:
     return peak / (1 << 20 if sys.platform == "darwin" else 1 << 10)
 
 
+def resident_bytes() -> int:
+    """Resident memory of this process (proc(5), statm); 0 where the kernel tells nothing."""
+    try:
+        with open("/proc/self/statm", "rb") as file:
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, IndexError, ValueError):
+        return 0
+
+
 def summary_schema() -> dict[str, Any]:
     """The published JSON Schema of `--summary`."""
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "edge-run summary"} | msgspec.json.schema(

@@ -15,7 +15,7 @@ from edge.commands.run_outputs import close_sinks, open_sinks
 from edge.commands.run_report import report
 from edge.commands.run_session import open_session
 from edge.errors import EdgeError
-from edge.protocols import Sink, Source
+from edge.protocols import Source
 from edge.service import Service
 from edge.sinks.jsonl import ReaderGoneError
 from edge.types import Event, Notice
@@ -38,7 +38,7 @@ def loop(options: RunOptions) -> int:
             service = Service()
             events = session.events(tick=lambda: service.alive(time.monotonic()))
             service.ready(running)
-            ended, failure = _pump(session.sources, events, session.sinks)
+            ended, failure = _pump(session.sources, events)
             service.stopping()
             ended = f"ended by {signals[0]}" if signals else ended or session.ended()
         summary = session.summary(ended)
@@ -70,10 +70,8 @@ def _numbered(sources: Sequence[Source]) -> str:
     return ", ".join(f"{number}: {source.name}" for number, source in enumerate(sources, 1))
 
 
-def _pump(
-    sources: Sequence[Source], events: Generator[Event | Notice, None, None], sinks: Sequence[Sink]
-) -> tuple[str, EdgeError | None]:
-    """Give every event to every sink until they end or something fails; how they ended, unless by themselves."""
+def _pump(sources: Sequence[Source], events: Generator[Event | Notice, None, None]) -> tuple[str, EdgeError | None]:
+    """Take events until they end or something fails, and say the notices; how they ended, unless by themselves."""
     said = [0] * len(sources)
     said_at_once = {"endpoint-lost", "endpoint-back", *(["source-ended"] if len(sources) == 1 else [])}
     failure: EdgeError | None = None
@@ -81,8 +79,6 @@ def _pump(
     with closing(events):
         try:
             for event in events:
-                for sink in sinks:
-                    sink.emit(event)
                 if isinstance(event, Notice) and event.kind not in said_at_once:
                     say(f"{event.about}: {event.text}", level=notice_level(event.kind))
                 del event  # its picture's memory may be needed

@@ -78,7 +78,7 @@ class Session:
         return self._running.model
 
     def events(self, tick: Callable[[], None] = lambda: None) -> Generator[Event | Notice, None, None]:
-        """What happens, counted in `tally` and told to `monitor` as it is taken."""
+        """What happens; each is counted in `tally`, told to `monitor` and given to every sink before it comes."""
         events = run(
             self.sources,
             self.model,
@@ -95,6 +95,8 @@ class Session:
             for event in events:
                 self.tally.add(event)
                 self.monitor.add(event)
+                for sink in self.sinks:
+                    sink.emit(event)
                 yield event
                 del event  # its picture's memory may be needed
 

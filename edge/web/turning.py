@@ -7,15 +7,10 @@ from dataclasses import dataclass
 
 import msgspec
 
-from edge.controls import Controls
+from edge.controls import ABSENT, Controls
 from edge.errors import one_line
 
 WHO = "web"
-ABSENT = {
-    "threshold": "nothing is offloaded by a threshold here",
-    "score_threshold": "there is no score threshold to set here",
-    "gate": "there is no motion gate here",
-}
 
 
 class Wish(msgspec.Struct, forbid_unknown_fields=True):
